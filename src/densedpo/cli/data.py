@@ -1,0 +1,61 @@
+"""Verbs for clips and pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densedpo.cli.app import clips_app, pairs_app
+from densedpo.cli.verb import Call, verb
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Make at most this many pairs.")]
+
+
+@verb(clips_app, "add", sections=("", "clips"), writes_settings=True)
+def clips_add(
+    call: Call,
+    sources: Annotated[list[Path], typer.Argument(help="Video files or folders of them.", metavar="PATH...")],
+    captions: Annotated[Path | None, typer.Option(help="CSV, JSONL or Parquet with columns path, caption.")] = None,
+) -> Any:
+    """Add real videos: split at cuts, cut to the model's clip length, rate and size, with captions.
+
+    Captions come from a table (--captions) or from NAME.txt beside each file. A file that cannot be used is named and
+    counted; the rest goes on.
+    """
+    from densedpo.clips.add import add_clips
+    from densedpo.models.load import load_geometry
+
+    settings = call.settings
+    geometry = load_geometry(settings.model, revision=settings.revision)
+    return add_clips(call.project, sources, captions, geometry, settings.clips, settings.label.segment_s)
+
+
+@verb(pairs_app, "make", sections=("", "pairs"), writes_settings=True)
+def pairs_make(call: Call, limit: Limit = None) -> Any:
+    """Make pairs: both videos denoised from partly noised copies of one real clip (or from pure noise).
+
+    Guided pairs share motion and differ in detail; eta is the noise level they start from. --mode independent makes
+    the pairs of vanilla DPO.
+    """
+    from densedpo.models.load import load_model
+    from densedpo.pairs.make import make_pairs
+
+    settings = call.settings
+    model = load_model(settings.model, revision=settings.revision, device=settings.device)
+    return make_pairs(call.project, model, settings, limit=limit)
+
+
+@verb(pairs_app, "calibrate", sections=("", "pairs"))
+def pairs_calibrate(
+    call: Call,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to try.")] = 8,
+) -> Any:
+    """Find the eta range that keeps the motion and still changes the detail, for this model and these clips."""
+    from densedpo.models.load import load_model
+    from densedpo.pairs.calibrate import calibrate
+
+    settings = call.settings
+    model = load_model(settings.model, revision=settings.revision, device=settings.device)
+    return calibrate(call.project, model, settings, num_clips=clips)

@@ -1,0 +1,103 @@
+"""Verbs for labels."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densedpo.cli.app import label_app
+from densedpo.cli.verb import Call, verb
+
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="Whose answers: person, judge or simulated; needed if there are several.")
+]
+
+
+class JudgeName(StrEnum):
+    """Judges that can be asked."""
+
+    metric = "metric"
+
+
+class ExportForm(StrEnum):
+    """Formats that labels can be exported to."""
+
+    jsonl = "jsonl"
+    parquet = "parquet"
+    videoalign = "videoalign"
+
+
+@verb(label_app, "judge", sections=("label",))
+def label_judge(
+    call: Call,
+    judge: Annotated[JudgeName, typer.Option(help="Which judge.")] = JudgeName.metric,
+    force: Annotated[bool, typer.Option(help="Judge again what already has this judge's answer.")] = False,
+) -> Any:
+    """Let a machine answer every segment of every pair.
+
+    metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
+    """
+    from densedpo.labels.judges.metric import MetricJudge
+    from densedpo.labels.judges.run import judge_pairs
+
+    del judge  # the only one so far
+    settings = call.settings.label
+    chosen = MetricJudge(tie_band=settings.metric_tie_band)
+    return judge_pairs(call.project, chosen, settings.segment_s, force=force).as_dict()
+
+
+@verb(label_app, "import", sections=("label",))
+def label_import(
+    call: Call,
+    file: Annotated[Path, typer.Argument(help="JSONL, Parquet or CSV with pair_id, segment, answer.")],
+    author: Annotated[str, typer.Option(help="Whose answers these are, where the file does not say.")] = "import",
+) -> Any:
+    """Import answers made elsewhere; an unknown pair, segment or answer stops it with the line's number."""
+    from densedpo.labels.transfer import import_labels
+
+    return import_labels(call.project, file, call.settings.label.segment_s, author)
+
+
+@verb(label_app, "export")
+def label_export(
+    call: Call,
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    form: Annotated[ExportForm, typer.Option("--format", help="File format.")] = ExportForm.jsonl,
+    source: SourceOption = None,
+) -> Any:
+    """Export the current answers."""
+    from densedpo.labels.transfer import export_labels
+
+    return {"file": str(file), "answers": export_labels(call.project, file, form.value, source)}
+
+
+@verb(label_app, "status", sections=("label",))
+def label_status(call: Call) -> Any:
+    """Count what is labelled, by whom, and what is missing."""
+    from densedpo.labels.status import status
+
+    return status(call.project, call.settings.label.segment_s)
+
+
+@verb(label_app, "audit", sections=("label",))
+def label_audit(call: Call, source: SourceOption = None) -> Any:
+    """Say what the labels secretly prefer: slower, larger, brighter … Run it before training."""
+    from densedpo.labels.audit import audit
+    from densedpo.observe import say
+
+    found = audit(call.project, source, call.settings.label.segment_s)
+    for finding in found["findings"]:
+        say(f"{finding['group']}: {finding['text']}")
+    return found
+
+
+@verb(label_app, "freeze", sections=("label",))
+def label_freeze(call: Call, source: SourceOption = None) -> Any:
+    """Freeze the current answers of one source into a snapshot, which is what training reads."""
+    from densedpo.labels.snapshot import freeze
+
+    frozen = freeze(call.project, source, call.settings.label.segment_s)
+    return vars(frozen) | {"path": str(frozen.path)}

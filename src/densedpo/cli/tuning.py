@@ -1,0 +1,100 @@
+"""Verbs for training, sampling, evaluation and the report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densedpo.cli.app import app
+from densedpo.cli.verb import Call, verb
+
+
+class ScorerName(StrEnum):
+    """Scorers that can be used."""
+
+    frames = "frames"
+    examiner = "examiner"
+
+
+@verb(app, "train", sections=("", "train"), preset=True)
+def train(
+    call: Call,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the method's by default.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(help="Frozen labels; the latest by default.")] = None,
+) -> Any:
+    """Train a LoRA from frozen labels.
+
+    dense: one logistic a latent frame (the default). dense_sum: the paper's Eq. 7. vanilla, structural: one label a
+    clip. sft: the real clips alone. The base model is the reference; the LoRA lands in runs/NAME/lora.
+    """
+    from densedpo.models.load import load_model
+    from densedpo.training.run import train as run_training
+
+    settings = call.settings
+    model = load_model(settings.model, revision=settings.revision, device=settings.device, dtype=settings.train.dtype)
+    return run_training(call.project, model, settings, name or settings.train.method, snapshot)
+
+
+@verb(app, "sample", sections=("", "sample"))
+def sample(
+    call: Call,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; repeat for several.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file: .txt, .csv or .jsonl.")] = None,
+    run: Annotated[str | None, typer.Option(help="Run whose LoRA is used; the base model by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the videos.", show_default="PROJECT/samples/RUN")] = None,
+) -> Any:
+    """Sample videos for prompts, from the base model or a run."""
+    from densedpo.errors import ConfigError
+    from densedpo.evaluation.prompts import load_prompts, make_prompts
+    from densedpo.evaluation.sampling import resolve_sampling, sample_videos
+    from densedpo.models.load import load_tuned
+
+    chosen = make_prompts(prompt or []) + (load_prompts(prompts) if prompts else [])
+    if not chosen:
+        raise ConfigError("no prompt; give --prompt TEXT or --prompts FILE")
+    settings, name = call.settings, run or "base"
+    lora = call.project.need(call.project.run(run) / "lora", f"densedpo train --name {run}") if run else None
+    model = load_tuned(settings.model, lora, revision=settings.revision, device=settings.device)
+    folder = out or call.project.root / "samples" / name
+    recipe = resolve_sampling(settings.sample, model.defaults)
+    videos = sample_videos(model, chosen, recipe, folder, name)
+    return {"folder": str(folder), "videos": [str(video.path) for video in videos], "count": len(videos)}
+
+
+@verb(app, "evaluate", sections=("", "sample"))
+def evaluate(
+    call: Call,
+    run: Annotated[list[str] | None, typer.Option(help="Run to compare with the base; repeat for several.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file.", show_default="the miniature's held-out")] = None,
+    scorer: Annotated[ScorerName, typer.Option(help="examiner needs captions of the miniature world.")] = (
+        ScorerName.frames
+    ),
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "evaluation",
+) -> Any:
+    """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality."""
+    from densedpo.errors import ConfigError
+    from densedpo.evaluation.prompts import load_prompts
+    from densedpo.evaluation.run import evaluate as run_evaluation
+    from densedpo.evaluation.scorers import FrameScorer
+    from densedpo.miniworld.scorer import ExaminerScorer
+    from densedpo.miniworld.world_clips import held_out_prompts
+    from densedpo.training.run import finished_runs
+
+    if prompts is None and call.settings.model != "miniature":
+        raise ConfigError("--prompts FILE is needed: only the miniature brings prompts of its own")
+    chosen = load_prompts(prompts) if prompts else held_out_prompts()
+    runs = run or finished_runs(call.project)
+    return run_evaluation(
+        call.project, call.settings, runs, chosen, FrameScorer() if scorer == "frames" else ExaminerScorer(), name
+    )
+
+
+@verb(app, "report")
+def report(call: Call) -> Any:
+    """Write the report: one folder that opens from disk."""
+    from densedpo.report.build import build_report
+
+    return {"report": str(build_report(call.project))}

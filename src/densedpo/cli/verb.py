@@ -1,0 +1,161 @@
+"""How a verb becomes a command: common flags, settings flags made from the typed settings, output and exit codes.
+
+A verb is a function of (``Call``, its own options) that returns a result, printed as one JSON object with ``--json``
+and as a short summary otherwise. Settings flags carry the names, defaults and descriptions of ``densedpo.config``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from densedpo.config import PRESETS, Settings, dump_settings, load_settings
+from densedpo.observe import print_json, say
+from densedpo.store.files import write_text
+from densedpo.store.project import Project
+
+ProjectOption = Annotated[Path, typer.Option("--project", help="Project folder.", show_default="the current folder")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")]
+PresetOption = Annotated[str, typer.Option(help=f"Training recipe: {' or '.join(PRESETS)}.")]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every verb gets: the project and the resolved settings."""
+
+    project: Project
+    settings: Settings
+
+
+def verb(
+    app: typer.Typer,
+    name: str,
+    *,
+    sections: tuple[str, ...] = (),
+    preset: bool = False,
+    writes_settings: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command.
+
+    Args:
+        app: where it goes.
+        name: the command's name.
+        sections: sections of ``Settings`` whose fields become flags; ``""`` stands for the top-level fields.
+        preset: whether ``--preset`` is offered.
+        writes_settings: whether the settings given are kept in ``densedpo.yaml`` if the project has none yet.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        flags = {flag: dotted for section in sections for flag, dotted in _flags(section).items()}
+
+        def command(**given: Any) -> None:
+            project = Project(given.pop("project"))
+            as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
+            given.pop("debug")  # read by ``cli.main``
+            overrides = {dotted: given.pop(flag) for flag, dotted in flags.items()}
+            settings = load_settings(project.settings_file, overrides, given.pop("preset", "default"))
+            if dry_run:
+                _print_settings(settings, as_json)
+                return
+            if writes_settings and not project.settings_file.exists():
+                write_text(project.settings_file, dump_settings(settings, only_changed=True))
+            result = function(Call(project, settings), **given)
+            _emit(result, as_json)
+
+        command.__signature__ = _signature(function, flags, preset)  # type: ignore[attr-defined]
+        command.__name__ = function.__name__
+        command.__doc__ = function.__doc__
+        app.command(name)(command)
+        return function
+
+    return register
+
+
+def _flags(section: str) -> dict[str, str]:
+    """Return flag names and the dotted settings they stand for."""
+    prefix = f"{section}." if section else ""
+    return {
+        name: f"{prefix}{name}"
+        for name, field in _model(section).model_fields.items()
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+    }
+
+
+def _model(section: str) -> type[BaseModel]:
+    if not section:
+        return Settings
+    annotation = Settings.model_fields[section].annotation
+    assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation
+
+
+def _signature(function: Callable[..., Any], flags: dict[str, str], preset: bool) -> inspect.Signature:
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    taken = {parameter.name for parameter in own}
+    assert not taken & set(flags), f"{function.__name__}: options {taken & set(flags)} are settings too"
+    common = [("project", ProjectOption, Path()), ("as_json", JsonOption, False), ("dry_run", DryRunOption, False)]
+    common.append(("debug", DebugOption, False))
+    if preset:
+        common.append(("preset", PresetOption, "default"))
+    settings = [(flag, _settings_option(dotted), None) for flag, dotted in flags.items()]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    made = [inspect.Parameter(n, keyword, default=value, annotation=a) for n, a, value in [*settings, *common]]
+    return inspect.Signature([parameter.replace(kind=keyword) for parameter in own] + made)
+
+
+def _settings_option(dotted: str) -> Any:
+    """Return a flag whose help is the setting's; its type is text, checked with the settings themselves."""
+    section, _, name = dotted.rpartition(".")
+    field = _model(section).model_fields[name]
+    default = field.get_default()
+    shown = "the model family's" if default is None else str(default).lower()
+    choices = "|".join(str(c) for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str))
+    words = field.description or name.replace("_", " ")
+    text = f"{words[0].upper()}{words[1:]}. [{dotted}; default: {shown}]"
+    kind = _metavar(field.annotation)
+    if isinstance(default, bool):
+        return Annotated[
+            bool | None, typer.Option(f"--{_dash(name)}/--no-{_dash(name)}", help=text, show_default=False)
+        ]
+    return Annotated[
+        str | None, typer.Option(f"--{_dash(name)}", help=text, metavar=choices or kind, show_default=False)
+    ]
+
+
+def _metavar(annotation: Any) -> str:
+    text = str(annotation)
+    return "FLOAT" if "float" in text else "INTEGER" if "int" in text else "TEXT"
+
+
+def _dash(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _print_settings(settings: Settings, as_json: bool) -> None:
+    if as_json:
+        print_json(settings.model_dump(mode="json"))
+    else:
+        typer.echo(dump_settings(settings), nl=False)
+
+
+def _emit(result: Any, as_json: bool) -> None:
+    """Print a result: JSON on standard output, or its plain values as lines on standard error."""
+    values = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            say(f"{name.replace('_', ' ')}: {value}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict) and "reason" in value[0]:
+            say(f"{name.replace('_', ' ')}: {len(value)}")
+        elif isinstance(value, dict) and value and all(isinstance(v, int) for v in value.values()):
+            say(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {v}" for k, v in value.items()))

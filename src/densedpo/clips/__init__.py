@@ -1,0 +1,1 @@
+"""Real video in and out: probing and decoding files of strangers, cutting them into clips, writing our own."""

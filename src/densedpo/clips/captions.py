@@ -1,0 +1,103 @@
+"""Captions for video files: from a table (CSV, JSONL, Parquet) or from text files beside the videos.
+
+A table has the columns ``path`` and ``caption``; paths are relative to the folder of the videos or of the table, or
+absolute. The sidecar of ``name.mp4`` is ``name.txt``; the table has the last word.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densedpo.errors import MediaError, ProjectError
+from densedpo.store.tables import read_table
+
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+MAX_CAPTION_CHARACTERS = 10_000
+
+
+@dataclass
+class Captions:
+    """Captions by resolved file; ``named`` keeps how the table spelled each path, for messages."""
+
+    by_file: dict[Path, str] = field(default_factory=dict)
+    named: dict[Path, str] = field(default_factory=dict)
+
+    def of(self, file: Path) -> str:
+        """Return the caption of a video file, from the table or else from its sidecar.
+
+        Raises:
+            MediaError: if there is none, or it is empty, too long or not UTF-8.
+        """
+        text = self.by_file.get(file.resolve())
+        sidecar = file.with_suffix(".txt")
+        if text is None and sidecar.is_file():
+            try:
+                text = clean(sidecar.read_text(encoding="utf-8-sig"))
+            except (UnicodeDecodeError, OSError) as error:
+                raise MediaError(f"{file}: caption file {sidecar.name} is not readable as UTF-8 ({error})") from None
+        if not text:
+            raise MediaError(f"{file}: no caption; add a row to the captions table or a file {sidecar.name}")
+        if len(text) > MAX_CAPTION_CHARACTERS:
+            raise MediaError(f"{file}: caption of {len(text)} characters; at most {MAX_CAPTION_CHARACTERS} are taken")
+        return text
+
+    def missing_files(self) -> list[str]:
+        """Return the paths in the table, as written there, that lead to no file."""
+        return sorted(name for path, name in self.named.items() if not path.exists())
+
+
+def clean(text: str) -> str:
+    """Return ``text`` as one line: control characters become spaces, runs of white space one space."""
+    plain = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text)
+    return " ".join(plain.split())
+
+
+def read_captions(table: Path | None, folders: Iterable[Path]) -> Captions:
+    """Read a captions table; without one, only sidecars will be found.
+
+    Args:
+        table: CSV, JSONL or Parquet file with the columns ``path`` and ``caption``, UTF-8; or None.
+        folders: where relative paths are looked up, in this order, before the folder of the table.
+
+    Raises:
+        ProjectError: if the table is missing, of an unknown kind, unreadable or without the two columns.
+    """
+    captions = Captions()
+    if table is None:
+        return captions
+    if not table.is_file():
+        raise ProjectError(f"{table}: no such captions file")
+    places = [*folders, table.parent]
+    for number, row in enumerate(_rows(table), start=1):
+        name, text = row.get("path"), row.get("caption")
+        if not isinstance(name, str) or not name:
+            raise ProjectError(f"{table}: row {number} has no 'path'; the columns must be path and caption")
+        candidates = [(place / name).resolve() for place in places]
+        file = next((path for path in candidates if path.exists()), candidates[0])
+        captions.by_file[file] = clean(text) if isinstance(text, str) else ""
+        captions.named[file] = name
+    return captions
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    kind = table.suffix.lower()
+    if kind == ".parquet":
+        return read_table(table)
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        if kind == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ProjectError(f"{table}: every line must be an object with path and caption")
+            return rows
+        if kind == ".csv":
+            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise ProjectError(f"{table}: not readable as {kind[1:].upper()} in UTF-8 ({error})") from None
+    raise ProjectError(f"{table}: unknown kind of captions file; use one of {', '.join(TABLE_SUFFIXES)}")

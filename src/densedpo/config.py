@@ -1,0 +1,199 @@
+"""Typed settings: defaults, then ``densedpo.yaml``, then flags of the same names; an unknown key fails.
+
+Names follow TRL where one exists. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from densedpo.errors import ConfigError
+
+Method = Literal["dense", "dense_sum", "vanilla", "structural", "sft"]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClipSettings(_Section):
+    """How real videos become clips of the model's geometry."""
+
+    cut_threshold: float = Field(0.35, gt=0, description="colour change that counts as a cut, 0 to 1")
+    max_windows: int = Field(8, ge=1, description="clips taken from one shot at most, evenly spread")
+    decode_timeout_s: float = Field(60.0, gt=0, description="longest time one file may take to decode")
+    decode_memory_mb: int = Field(2048, ge=256, description="memory the decoding process may use")
+    max_pixels: int = Field(4096 * 2304, ge=1, description="largest frame accepted, width times height")
+    max_duration_s: float = Field(600.0, gt=0, description="part of a file that is read, from its start")
+
+
+class PairSettings(_Section):
+    """How pairs are made. ``None`` means the model family's own default, which is recorded in each row."""
+
+    mode: Literal["guided", "independent"] = "guided"
+    eta_low: Share | None = Field(None, description="lowest noise level of a guided pair")
+    eta_high: Share | None = Field(None, description="highest noise level of a guided pair")
+    steps: int | None = Field(None, ge=1, description="sampling steps of the full grid")
+    cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale")
+    shift: float | None = Field(None, gt=0, description="timestep shift of the grid")
+    pairs_per_clip: int = Field(1, ge=1)
+    batch_size: int = Field(8, ge=1, description="pairs denoised together")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PairSettings:
+        if self.eta_low is not None and self.eta_high is not None and self.eta_low > self.eta_high:
+            raise ValueError(f"eta_low ({self.eta_low}) is above eta_high ({self.eta_high})")
+        return self
+
+
+class LabelSettings(_Section):
+    """How segments are labelled."""
+
+    segment_s: float = Field(1.0, gt=0, description="length of a segment in seconds")
+    metric_tie_band: float = Field(
+        0.15, ge=0, description="log-quality difference below which the metric judge says tie"
+    )
+
+
+class TrainSettings(_Section):
+    """One training run. The defaults are sized for the miniature; ``--preset paper`` gives the paper's recipe."""
+
+    method: Method = "dense"
+    beta: float = Field(500.0, gt=0, description="strength of the leash, for *mean* squared errors")
+    learning_rate: float = Field(3e-4, gt=0)
+    max_steps: int = Field(150, ge=1)
+    batch_size: int = Field(16, ge=1, description="pairs in one optimizer step, all accumulation steps together")
+    micro_batch_size: int = Field(16, ge=1, description="pairs in one forward pass")
+    warmup_steps: int = Field(30, ge=0)
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    lora_rank: int = Field(32, ge=1)
+    lora_alpha: int | None = Field(None, ge=1, description="LoRA alpha; None means equal to the rank")
+    share_noise: bool = Field(True, description="same noise for both sides of a pair")
+    pairs: Literal["auto", "guided", "independent"] = Field(
+        "auto", description="which pairs to learn from; auto: independent for vanilla, guided otherwise"
+    )
+    t_shift: float | None = Field(
+        None, gt=0, description="shift of the logit-normal noise levels; None means the family's sampling shift"
+    )
+    eval_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs held out of training")
+    eval_every: int = Field(25, ge=1, description="steps between measurements on held-out pairs")
+    save_every: int = Field(50, ge=1, description="steps between checkpoints")
+    gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class SampleSettings(_Section):
+    """Sampling for ``sample`` and ``evaluate``; ``None`` means the family's default."""
+
+    steps: int | None = Field(None, ge=1)
+    cfg: float | None = Field(None, ge=0)
+    shift: float | None = Field(None, gt=0)
+    seeds: int = Field(2, ge=1, description="samples per prompt")
+    batch_size: int = Field(8, ge=1)
+
+
+class Settings(_Section):
+    """Everything that can be set, one section a stage."""
+
+    model: str = Field("miniature", description="miniature, a local folder in diffusers layout, or a hub name")
+    revision: str | None = Field(None, description="pinned revision of a hub model")
+    seed: int = 0
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    clips: ClipSettings = ClipSettings()
+    pairs: PairSettings = PairSettings()
+    label: LabelSettings = LabelSettings()
+    train: TrainSettings = TrainSettings()
+    sample: SampleSettings = SampleSettings()
+
+
+PAPER_TRAIN: dict[str, Any] = {
+    # Section 4 and appendix A of arXiv 2506.03517
+    "beta": 500.0,
+    "learning_rate": 1e-5,
+    "max_steps": 1000,
+    "batch_size": 256,
+    "warmup_steps": 250,
+    "lr_schedule": "constant",
+    "max_grad_norm": 1.0,
+    "lora_rank": 128,
+    "t_shift": 1.0,
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER_TRAIN}
+
+
+def load_settings(file: Path | None, overrides: dict[str, Any], preset: str = "default") -> Settings:
+    """Resolve settings: defaults, then ``file`` if it exists, then the preset, then ``overrides``.
+
+    Args:
+        file: YAML file, or None.
+        overrides: values by dotted name (``"train.beta"``); None values are ignored.
+        preset: a name in ``PRESETS``, applied to the ``train`` section.
+
+    Raises:
+        ConfigError: naming the unknown or wrong key and what was expected.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    merged: dict[str, Any] = _read_yaml(file) if file is not None and file.exists() else {}
+    if PRESETS[preset]:
+        _merge(merged, {"train": PRESETS[preset]})
+    for name, value in overrides.items():
+        if value is not None:
+            *sections, key = name.split(".")
+            place = merged
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[key] = value
+    return parse_settings(merged, source=str(file) if file is not None and file.exists() else "settings")
+
+
+def parse_settings(values: dict[str, Any], source: str = "settings") -> Settings:
+    """Validate a nested mapping.
+
+    Raises:
+        ConfigError: one line a problem: the key, what is wrong, what was given.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            unknown = item["type"] == "extra_forbidden"
+            given = "" if unknown or isinstance(item["input"], dict) else f", got {item['input']!r}"
+            problems.append(f"{key}: " + ("unknown setting" if unknown else f"{item['msg']}{given}"))
+        raise ConfigError(f"{source}: " + "; ".join(problems)) from None
+
+
+def dump_settings(settings: Settings, *, only_changed: bool = False) -> str:
+    """Return settings as YAML: every key written out, or only those that differ from the defaults."""
+    values = settings.model_dump(mode="json", exclude_defaults=only_changed)
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{file}: expected settings by name, got {type(loaded).__name__}")
+    return loaded
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value

@@ -1,0 +1,1 @@
+"""Evaluation: samples for prompts, scores, and paired differences with intervals."""

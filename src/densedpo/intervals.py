@@ -1,0 +1,73 @@
+"""Intervals for shares and means: the one home of uncertainty. Pure numpy, seeded, no I/O."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from densedpo.keys import stream
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval and the number of independent units behind it."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Return plain values for JSON."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> Interval | None:
+    """Return the Wilson score interval of a share; None where there is nothing to count.
+
+    centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4 n^2) / (1 + z^2 / n).
+    """
+    assert 0 <= successes <= trials
+    if trials == 0:
+        return None
+    share = successes / trials
+    scale = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    # rounding may push a bound past the estimate at 0 and 1
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
+
+
+def cluster_bootstrap(values: ArrayLike, clusters: ArrayLike, *, draws: int = 2000, seed: str = "") -> Interval | None:
+    """Return the mean of ``values`` with a percentile bootstrap over whole clusters.
+
+    Clusters (prompts, pairs) are what was sampled independently, so they are what is drawn again; seeds, segments and
+    raters inside a cluster travel together.
+
+    Args:
+        values: [N] numbers, or [N, 2] numerators and denominators for the ratio of sums.
+        clusters: [N] cluster of each row, any hashable values numpy can sort.
+        draws: bootstrap draws.
+        seed: names the random stream, so the same data give the same interval.
+
+    Returns:
+        None where no row exists or the denominator is zero.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim == 1:
+        table = np.stack([table, np.ones_like(table)], axis=1)
+    if len(table) == 0 or table[:, 1].sum() == 0:
+        return None
+    assert np.isfinite(table).all()
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(index.max()) + 1
+    sums: NDArray[np.float64] = np.zeros((count, 2))
+    np.add.at(sums, index, table)
+    rng = stream("intervals", "bootstrap", seed, count)
+    drawn = sums[rng.integers(count, size=(draws, count))].sum(axis=1)
+    drawn = drawn[drawn[:, 1] > 0]
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return Interval(float(table[:, 0].sum() / table[:, 1].sum()), float(low), float(high), count)

@@ -1,0 +1,1 @@
+"""Judges: one file a judge, one interface, one stage that runs them over pairs."""

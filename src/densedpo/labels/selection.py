@@ -1,0 +1,55 @@
+"""Which answers are meant: usable ones of one source kind and one segment length, never a silent mixture.
+
+Freezing, auditing and exporting labels all choose through here, so that they speak of the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from densedpo.errors import LabelError
+from densedpo.labels.answers import SOURCES, AnswerEvent
+from densedpo.labels.store import current_answers
+from densedpo.observe import warn
+from densedpo.store.project import Project
+from densedpo.store.tables import Row
+
+
+def select(events: Iterable[AnswerEvent], source: str | None, segment_s: float | None) -> list[AnswerEvent]:
+    """Return the usable events of one source kind and one segment length.
+
+    Raises:
+        LabelError: if nothing is left, or several kinds or lengths are there and none was named.
+    """
+    if source is not None and source not in SOURCES:
+        raise LabelError(f"source: {source!r} is unknown; choose one of {', '.join(SOURCES)}")
+    usable = [event for event in events if event.usable]
+    kinds = sorted({event.source for event in usable})
+    if source is None and len(kinds) > 1:
+        raise LabelError(f"answers come from {' and '.join(kinds)}, which are never mixed; name one as source")
+    chosen = [event for event in usable if source in (None, event.source)]
+    lengths = sorted({event.segment_s for event in chosen})
+    if segment_s is None and len(lengths) > 1:
+        named = " and ".join(f"{length:g}" for length in lengths)
+        raise LabelError(f"answers speak of segments of {named} s, which are never mixed; name one as segment_s")
+    chosen = [event for event in chosen if segment_s in (None, event.segment_s)]
+    if not chosen:
+        wanted = (f" from {source}" if source else "") + (f" on segments of {segment_s:g} s" if segment_s else "")
+        raise LabelError(f"no usable answers{wanted}; run `densedpo label judge` or `densedpo label import` first")
+    return chosen
+
+
+def selected_answers(
+    project: Project, pairs: Sequence[Row], source: str | None, segment_s: float | None
+) -> list[AnswerEvent]:
+    """Return the project's current answers about ``pairs`` (rows with pair_id), chosen as ``select`` does.
+
+    Raises:
+        LabelError: as ``select``.
+    """
+    known = {pair["pair_id"] for pair in pairs}
+    answers = current_answers(project.labels_database)
+    strangers = {event.pair_id for event in answers} - known
+    if strangers:
+        warn(f"{len(strangers)} labelled pairs are no longer in {project.pairs_table}; their answers are left out")
+    return select([event for event in answers if event.pair_id in known], source, segment_s)

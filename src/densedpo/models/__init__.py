@@ -1,0 +1,1 @@
+"""Video diffusion models behind one small interface; one file a family."""

@@ -1,0 +1,113 @@
+"""The interface every model family fulfils; training, pairs and sampling see nothing else.
+
+A new family is one file: subclass ``VideoModel``, fill in the methods below and add it to ``load.FAMILIES``.
+Guidance (CFG), batching and seeds are handled outside.
+
+Shape letters: B clips, C latent channels, F latent frames, T frames, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densedpo.clips.geometry import ClipGeometry
+
+
+@dataclass(frozen=True)
+class InferenceDefaults:
+    """A family's own inference settings; every one can be overridden and is recorded with what it made."""
+
+    steps: int
+    cfg: float
+    shift: float
+    fps: float
+    num_frames: int
+    height: int
+    width: int
+    eta_low: float = 0.65  # the paper's range of noise levels; ``pairs calibrate`` finds a model's own
+    eta_high: float = 0.80
+    text_length: int = 512
+    lora_targets: tuple[str, ...] = field(default=())
+
+    def geometry(self, temporal_stride: int) -> ClipGeometry:
+        """Return the clip shape that a model with these settings takes."""
+        return ClipGeometry(self.fps, self.num_frames, self.height, self.width, temporal_stride)
+
+
+class VideoModel(ABC):
+    """A loaded text-to-video model: text encoder, video VAE, denoiser and noise schedule."""
+
+    family: str
+    folder: Path
+    fingerprint: str  # changes whenever a weight or a configuration does
+    defaults: InferenceDefaults
+    denoiser: nn.Module  # what LoRA is added to and what training changes
+    temporal_stride: int
+    spatial_stride: int
+    latent_channels: int
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        """The clip shape that the model was made for."""
+        return self.defaults.geometry(self.temporal_stride)
+
+    @staticmethod
+    @abstractmethod
+    def geometry_of(folder: Path) -> ClipGeometry:
+        """Return the clip shape of the model in ``folder`` without loading a weight."""
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return (C, F, H, W) of the latents of a clip; F = (T - 1) / stride + 1 for a causal VAE."""
+        return (
+            self.latent_channels,
+            (num_frames - 1) // self.temporal_stride + 1,
+            height // self.spatial_stride,
+            width // self.spatial_stride,
+        )
+
+    @abstractmethod
+    def encode_text(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
+        """Return text embeddings as the family's pipeline computes them."""
+
+    @abstractmethod
+    def encode_video(self, video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c f hl wl"]:
+        """Return normalised latents of video in [-1, 1]: the posterior's mode, (z - mean) / std per channel."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "b c f hl wl"]) -> Float[Tensor, "b 3 t h w"]:
+        """Return video in [-1, 1] from normalised latents."""
+
+    @abstractmethod
+    def predict(
+        self, latents: Float[Tensor, "b c f hl wl"], t: Float[Tensor, " b"], text: Float[Tensor, "b l d"]
+    ) -> Float[Tensor, "b c f hl wl"]:
+        """Return the denoiser's prediction (v for flow families) at noise levels ``t`` in [0, 1]."""
+
+    @abstractmethod
+    def add_noise(
+        self, clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b ..."]:
+        """Return the noised sample at levels ``t``."""
+
+    @abstractmethod
+    def target(self, clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """Return what ``predict`` is trained to return."""
+
+    @abstractmethod
+    def step(
+        self,
+        sample: Float[Tensor, "b ..."],
+        prediction: Float[Tensor, "b ..."],
+        t: Float[Tensor, " b"],
+        next_t: Float[Tensor, " b"],
+    ) -> Float[Tensor, "b ..."]:
+        """Return the sample one sampler step further, from levels ``t`` to ``next_t``."""
+
+    @abstractmethod
+    def grid(self, steps: int, shift: float) -> list[float]:
+        """Return the family's noise levels, ``steps + 1`` of them, from 1 down to 0."""

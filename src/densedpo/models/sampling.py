@@ -1,0 +1,73 @@
+"""Denoising with a model: the loop shared by pairs, samples and evaluation.
+
+All branches go through the denoiser as one batch: items times the two guidance branches. Items may start at different
+noise levels as long as they share the rest of the grid.
+
+Shape letters: B items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densedpo.diffusion.flow import classifier_free
+from densedpo.keys import noise
+from densedpo.models.base import VideoModel
+
+
+@torch.no_grad()
+def denoise(
+    model: VideoModel, start: Tensor, levels: Sequence[float | Tensor], text: Tensor, null_text: Tensor, cfg: float
+) -> Tensor:
+    """Denoise ``start`` [B, C, F, H, W] through ``levels``, from the first to the last, and return the latents.
+
+    Args:
+        model: the model.
+        start: samples at noise level ``levels[0]``.
+        levels: falling noise levels, the last one usually 0; each a number or a [B] tensor.
+        text: [B, L, D] conditions.
+        null_text: [1, L, D] embedding of the empty prompt.
+        cfg: guidance scale; 1 runs the conditional branch alone.
+    """
+    sample = start.to(torch.float32)
+    count = len(sample)
+    guided = cfg != 1.0
+    both = torch.cat([text, null_text.expand(count, -1, -1)]) if guided else text
+    for level, following in pairwise(levels):
+        t = torch.as_tensor(level, dtype=torch.float32, device=sample.device).expand(count)
+        next_t = torch.as_tensor(following, dtype=torch.float32, device=sample.device).expand(count)
+        if guided:
+            prediction = model.predict(torch.cat([sample, sample]), torch.cat([t, t]), both).float()
+            prediction = classifier_free(prediction[:count], prediction[count:], cfg)
+        else:
+            prediction = model.predict(sample, t, both).float()
+        sample = model.step(sample, prediction, t, next_t)
+    return sample
+
+
+def to_frames(video: Tensor) -> NDArray[np.uint8]:
+    """Map one video [3, T, H, W] in [-1, 1] to frames [T, H, W, 3] of 8 bits."""
+    scaled = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled.permute(1, 2, 3, 0).cpu().numpy()
+
+
+def to_video(frames: NDArray[np.uint8]) -> Tensor:
+    """Map frames [T, H, W, 3] of 8 bits to one video [3, T, H, W] in [-1, 1]."""
+    return torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+
+
+def sample_latents(
+    model: VideoModel, prompts: list[str], noise_ids: list[tuple[str, int]], *, steps: int, cfg: float, shift: float
+) -> Tensor:
+    """Sample latents [B, C, F, H, W] for prompts from noise named by (prompt id, seed): the same for every model."""
+    d = model.defaults
+    shape = model.latent_shape(d.num_frames, d.height, d.width)
+    start = torch.stack([noise(shape, "sample", "noise", *ids) for ids in noise_ids])
+    text, null_text = model.encode_text(prompts), model.encode_text([""])
+    return denoise(model, start.to(text.device), model.grid(steps, shift), text, null_text, cfg)

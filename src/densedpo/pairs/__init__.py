@@ -1,0 +1,1 @@
+"""Aligned pairs: two videos denoised from partly noised copies of one real clip."""

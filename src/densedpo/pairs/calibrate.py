@@ -1,0 +1,152 @@
+"""``pairs calibrate``: which noise levels keep a clip's motion and still change its detail, for one model.
+
+How much of a clip survives a noise level depends on the latent space, so the paper's 0.65 to 0.80 is a starting point
+and not a law. For each level a few pairs are made and two numbers are taken: how well the motion of the two sides
+agrees, and how much their detail differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from densedpo.clips.decode import read_video
+from densedpo.config import Settings
+from densedpo.errors import ProjectError
+from densedpo.models.base import VideoModel
+from densedpo.models.sampling import to_frames
+from densedpo.observe import track
+from densedpo.pairs.make import check_geometry, denoise_batch
+from densedpo.pairs.plan import plan_pairs, resolve_recipe
+from densedpo.store.files import replacing, write_json
+from densedpo.store.project import Project
+from densedpo.store.tables import read_table
+
+ETAS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+AGREEMENT_SHARE = 0.6  # of the agreement at the lowest level that the highest suggested level must keep
+DIFFERENCE_SHARE = 0.35  # of an independent pair's difference that the lowest suggested level must reach
+_SHEET_FRAMES = 6
+
+Frames = NDArray[np.uint8]
+
+
+def motion_agreement(first: Frames, second: Frames) -> float:
+    """Return the correlation in [-1, 1] of where and when two aligned clips [T, H, W, 3] change.
+
+    Changes are absolute differences of adjacent frames' brightness, blurred a little so that a pixel's offset does not
+    count. Two clips that both stand still agree fully.
+    """
+    changes = [_changes(frames) for frames in (first, second)]
+    spread = [change.std() for change in changes]
+    if max(spread) < 1e-3:
+        return 1.0
+    if min(spread) < 1e-6:
+        return 0.0
+    centred = [change - change.mean() for change in changes]
+    return float((centred[0] * centred[1]).mean() / (spread[0] * spread[1]))
+
+
+def detail_difference(first: Frames, second: Frames) -> float:
+    """Return the mean absolute difference of two aligned clips [T, H, W, 3], 0 to 1."""
+    return float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean() / 255)
+
+
+def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_clips: int) -> dict[str, Any]:
+    """Sweep eta on some clips; write ``pairs/calibration.json`` and a contact sheet beside it.
+
+    Returns:
+        One row a level with motion agreement (sides with each other, sides with the clip) and detail difference, and
+        the suggested range, which is None where no level fulfils both conditions.
+
+    Raises:
+        ProjectError: if there are no clips.
+    """
+    clips = read_table(project.clips_table)
+    if not clips:
+        raise ProjectError(f"{project.clips}: no clips yet; run `densedpo clips add FOLDER` first")
+    check_geometry(clips, model)
+    longest = max(row["num_frames"] for row in clips)
+    chosen = sorted((row for row in clips if row["num_frames"] == longest), key=lambda row: row["clip_id"])[:num_clips]
+    sources = [read_video(project.clips / row["clip_id"] / "clip.mp4").frames for row in chosen]
+    recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
+    grid = model.grid(recipe.steps, recipe.shift)
+    null_text = model.encode_text([""])
+    rows, strips = [], [_strip("clip", sources[0])]
+    for eta in track(ETAS, "noise levels"):
+        at_level = replace(recipe, mode="guided", eta_low=eta, eta_high=eta)
+        pairs = plan_pairs(chosen, at_level, model.fingerprint, pairs_per_clip=1, limit=None)
+        _, sides = denoise_batch(model, pairs, sources, at_level, grid, null_text)
+        with torch.no_grad():
+            videos = [[to_frames(model.decode(latents[None])[0]) for latents in pair] for pair in sides]
+        rows.append(_row(eta, sources, videos))
+        strips += [_strip(f"{eta:g} a", videos[0][0]), _strip(f"{eta:g} b", videos[0][1])]
+    found = {
+        "clips": len(chosen),
+        "model_fingerprint": model.fingerprint,
+        "family_default": [model.defaults.eta_low, model.defaults.eta_high],
+        "paper": [0.65, 0.80],
+        "levels": rows,
+        **suggest(rows),
+    }
+    sheet = project.pairs / "calibration.png"
+    _write_picture(sheet, np.concatenate(strips))
+    write_json(project.pairs / "calibration.json", found)
+    return found | {"sheet": str(sheet)}
+
+
+def suggest(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the range of levels that keep the motion and change the detail enough, and the rule in words."""
+    calm, wild = rows[0]["agreement"], rows[-1]["difference"]
+    fitting = [
+        row["eta"]
+        for row in rows[:-1]
+        if row["agreement"] >= AGREEMENT_SHARE * calm and row["difference"] >= DIFFERENCE_SHARE * wild
+    ]
+    return {
+        "suggested": [min(fitting), max(fitting)] if fitting else None,
+        "rule": (
+            f"agreement of the sides >= {AGREEMENT_SHARE:g} of that at the lowest level, difference >= "
+            f"{DIFFERENCE_SHARE:g} of an independent pair's"
+        ),
+    }
+
+
+def _changes(frames: Frames) -> NDArray[np.float32]:
+    grey = np.stack([cv2.GaussianBlur(frame.mean(axis=2, dtype=np.float32), (0, 0), 1.5) for frame in frames])
+    return np.abs(np.diff(grey, axis=0))
+
+
+def _row(eta: float, sources: list[Frames], videos: list[list[Frames]]) -> dict[str, float]:
+    agreement = [motion_agreement(a, b) for a, b in videos]
+    with_clip = [motion_agreement(source, side) for source, pair in zip(sources, videos, strict=True) for side in pair]
+    difference = [detail_difference(a, b) for a, b in videos]
+    return {
+        "eta": eta,
+        "agreement": float(np.mean(agreement)),
+        "agreement_with_clip": float(np.mean(with_clip)),
+        "difference": float(np.mean(difference)),
+    }
+
+
+def _strip(label: str, frames: Frames) -> Frames:
+    """Return evenly spaced frames of one video beside each other, with a label in front."""
+    picked = frames[np.linspace(0, len(frames) - 1, _SHEET_FRAMES).astype(int)]
+    height = 96
+    width = round(frames.shape[2] / frames.shape[1] * height)
+    images = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_NEAREST) for frame in picked]
+    head = np.full((height, 96, 3), 255, np.uint8)
+    cv2.putText(head, label, (6, height // 2 + 6), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([head, *images], axis=1).astype(np.uint8)
+
+
+def _write_picture(path: Path, picture: Frames) -> None:
+    done, encoded = cv2.imencode(".png", picture[:, :, ::-1])
+    assert done
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

@@ -1,0 +1,133 @@
+"""The report's first words: what was run, in one paragraph, and what the data show, each with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from densedpo.report.audit import Audit
+from densedpo.report.evaluation import MOTION, Evaluation
+from densedpo.report.pairs import Pairs
+from densedpo.report.text import bracket, counted, listed, number, signed_estimate, verdict
+from densedpo.report.training import Run
+
+_JUDGES = {
+    "person": "People judged",
+    "judge": "An automatic judge judged",
+    "simulated": "Simulated annotators judged",
+}
+_MODES = {
+    "guided": "guided (both start from the same partly noised clip, so they move alike and differ in detail)",
+    "independent": "independent (both start from noise alone, so they may move quite differently)",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One headline: the number, its interval, what it is, and whether it is good, bad or open."""
+
+    value: str
+    interval: str
+    sentence: str
+    tone: str  # good, bad, open
+    beside: str = ""  # motion, where the number is about quality
+
+
+def story(model: str, pairs: Pairs, runs: list[Run], evaluations: list[Evaluation]) -> list[str]:
+    """Return the sentences of the opening paragraph, only about what is there."""
+    told = []
+    if pairs.clips:
+        told.append(f"This project starts from {counted(pairs.clips, 'video clip')} with captions.")
+    if pairs.total:
+        kinds = " and ".join(f"{count:,} {_MODES.get(mode, mode)}" for mode, count in sorted(pairs.by_mode.items()))
+        told.append(
+            f"The base model, {model}, drew {counted(pairs.total, 'pair')} of videos, "
+            f"two to a caption, called a and b: {kinds}."
+        )
+    if pairs.snapshot:
+        who = _JUDGES.get(str(pairs.snapshot.metadata["source"]), "Judges judged")
+        told.append(
+            f"{who} which side looks better, separately for every {pairs.snapshot.segment_s:g} s segment: "
+            f"{counted(pairs.answered, 'answer')}, of which {pairs.non_tie:,} name a winner."
+        )
+    if runs:
+        names = listed([run.name for run in runs])
+        steps = " and ".join(f"{count:,}" for count in sorted({run.steps for run in runs}))
+        told.append(
+            f"From these labels {counted(len(runs), 'adapter')} ({names}) learned for {steps} steps "
+            "to draw what was preferred."
+        )
+    for evaluation in evaluations:
+        prompts = len(evaluation.summary["prompts"])
+        unseen = "which no training saw, " if evaluation.held_out == prompts else ""
+        told.append(
+            f"In evaluation {evaluation.name}, {listed(evaluation.models)} each drew {counted(prompts, 'prompt')}, "
+            f"{unseen}with {counted(len(evaluation.summary['seeds']), 'seed')} a prompt, and every video was scored."
+        )
+    return told
+
+
+def flow(pairs: Pairs, runs: list[Run], evaluations: list[Evaluation]) -> list[tuple[str, str]]:
+    """Return what passed through each stage, (count, what), stages without anything left out."""
+    samples = sum(
+        len(evaluation.models) * len(evaluation.summary["prompts"]) * len(evaluation.summary["seeds"])
+        for evaluation in evaluations
+    )
+    stages = [
+        (pairs.clips, "clip"),
+        (pairs.total, "pair"),
+        (pairs.answered, "segment answer"),
+        (len(runs), "trained adapter"),
+        (samples, "scored video"),
+    ]
+    return [(f"{count:,}", counted(count, what).split(" ", 1)[1]) for count, what in stages if count]
+
+
+def findings(audit: Audit | None, evaluations: list[Evaluation]) -> list[Finding]:
+    """Return the headlines, labels first, each saying no more than its interval allows."""
+    return _of_audit(audit) + [finding for evaluation in evaluations for finding in _of_evaluation(evaluation)]
+
+
+def _of_audit(audit: Audit | None) -> list[Finding]:
+    found = []
+    for mode in ("independent", "guided"):
+        bias = audit.bias(mode, "slower") if audit else None
+        if bias is None:
+            continue
+        value, interval = bias.written.split(" [")
+        if not bias.shown:
+            said = "no lean towards slow or fast is shown"
+        else:
+            said = "labels lean towards the " + ("slower side" if bias.share["mean"] > 0.5 else "faster side")
+        sentence = f"of the winning segments in {mode} pairs are on the slower side: {said}."
+        lean = bias.shown and bias.share["mean"] > 0.5
+        found.append(Finding(value, f"[{interval}", sentence, "bad" if lean else "open"))
+    return found
+
+
+def _of_evaluation(evaluation: Evaluation) -> list[Finding]:
+    if not evaluation.qualities:
+        return []
+    score = evaluation.qualities[0]
+    info = evaluation.info[score]
+    found = []
+    for model, differences in evaluation.differences.items():
+        difference, motion = differences.get(score), differences.get(MOTION)
+        if not difference:
+            continue
+        said = verdict(difference, info["better"])
+        outcome = {"better": "better than", "worse": "worse than", "not told apart": "not told apart from"}[said]
+        tone = {"better": "good", "worse": "bad", "not told apart": "open"}[said]
+        sentence = (
+            f"{info['label'].lower()} ({info['better']} is better), {model} minus {evaluation.base}: "
+            f"{model} is {outcome} {evaluation.base}."
+        )
+        beside = _motion(evaluation, model, motion) if motion else ""
+        found.append(Finding(signed_estimate(difference), bracket(difference), sentence, tone, beside))
+    return found
+
+
+def _motion(evaluation: Evaluation, model: str, motion: dict[str, float]) -> str:
+    unit = evaluation.info[MOTION].get("unit", "")
+    base = evaluation.scores.get(evaluation.base, {}).get(MOTION, {}).get("mean")
+    share = f", {100 * (base + motion['mean']) / base:.0f} % of {evaluation.base}'s {number(base)}" if base else ""
+    return f"Motion beside it: {signed_estimate(motion)} {unit} {bracket(motion)}{share}."

@@ -1,0 +1,1 @@
+"""Durable storage without torch: files, tables and the project folder."""

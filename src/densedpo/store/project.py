@@ -1,0 +1,102 @@
+"""The project folder: one place that knows where everything lies.
+
+See docs/reference/project-folder.md for what each file holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from densedpo.errors import ProjectError
+from densedpo.store.files import inside
+
+
+@dataclass(frozen=True)
+class Project:
+    """Paths below a project's root. Nothing is created until a stage writes."""
+
+    root: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """``densedpo.yaml``: the settings that made what is here."""
+        return self.root / "densedpo.yaml"
+
+    @property
+    def clips(self) -> Path:
+        """One folder a clip: ``clip.mp4`` in the model's geometry and ``row.json``."""
+        return self.root / "clips"
+
+    @property
+    def clips_table(self) -> Path:
+        """Table of the clips."""
+        return self.clips / "clips.parquet"
+
+    @property
+    def pairs(self) -> Path:
+        """One folder a pair: ``a.mp4``, ``b.mp4``, ``latents.safetensors`` and ``row.json``."""
+        return self.root / "pairs"
+
+    @property
+    def pairs_table(self) -> Path:
+        """Table of the pairs."""
+        return self.pairs / "pairs.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """The label store and what is derived from it."""
+        return self.root / "labels"
+
+    @property
+    def labels_database(self) -> Path:
+        """Append-only answers in SQLite."""
+        return self.labels / "labels.db"
+
+    @property
+    def snapshots(self) -> Path:
+        """Frozen labels, one Parquet file each, named by content."""
+        return self.labels / "snapshots"
+
+    @property
+    def audit_file(self) -> Path:
+        """What ``label audit`` found last."""
+        return self.labels / "audit.json"
+
+    @property
+    def cache(self) -> Path:
+        """What can be computed again: text embeddings, frame measures."""
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a training run."""
+        return self.root / "runs"
+
+    @property
+    def evaluations(self) -> Path:
+        """One folder an evaluation."""
+        return self.root / "evals"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report"
+
+    def run(self, name: str) -> Path:
+        """Return the folder of run ``name``; the name may not lead outside ``runs/``."""
+        return inside(self.runs, name)
+
+    def evaluation(self, name: str) -> Path:
+        """Return the folder of evaluation ``name``; the name may not lead outside ``evals/``."""
+        return inside(self.evaluations, name)
+
+    def need(self, path: Path, remedy: str) -> Path:
+        """Return ``path`` if it exists.
+
+        Raises:
+            ProjectError: naming the path and the command that makes it.
+        """
+        if not path.exists():
+            raise ProjectError(f"{path}: not there yet; run `{remedy}` first")
+        return path

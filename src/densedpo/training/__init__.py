@@ -1,0 +1,1 @@
+"""Preference training: pure losses, data, loop, checkpoints."""

@@ -1,0 +1,117 @@
+"""The stage ``train``: settings, labels and a base model in; a run folder with a LoRA in diffusers' layout out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from densedpo.config import Settings, dump_settings
+from densedpo.errors import LabelError, ProjectError
+from densedpo.keys import content_id
+from densedpo.labels.snapshot import latest_snapshot, load_snapshot
+from densedpo.models.base import VideoModel
+from densedpo.models.lora import save_lora
+from densedpo.observe import read_jsonl, say
+from densedpo.store.files import write_json, write_text
+from densedpo.store.project import Project
+from densedpo.training.card import model_card
+from densedpo.training.data import load_items, split_by_clip
+from densedpo.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a run did."""
+
+    run: str
+    folder: str
+    lora: str
+    method: str
+    steps: int
+    resumed_from: int
+    pairs: int
+    held_out_pairs: int
+    snapshot: str
+    final: dict[str, float]
+
+
+def train(project: Project, model: VideoModel, settings: Settings, name: str, snapshot: Path | None) -> TrainSummary:
+    """Train run ``name``; a finished run is returned as it is, an interrupted one goes on.
+
+    Args:
+        project: the project.
+        model: the base, loaded and without adapter.
+        settings: resolved settings.
+        name: the run's folder below ``runs/``.
+        snapshot: frozen labels; the latest of the project if None.
+
+    Raises:
+        LabelError: if there are no frozen labels, or they are damaged.
+        TrainingError: if there is nothing to learn from, or a number is not finite.
+        CheckpointError: if the folder holds another run.
+    """
+    folder = project.run(name)
+    path = snapshot or latest_snapshot(project)
+    if not path.is_file():
+        raise LabelError(f"{path}: no such snapshot; run `densedpo label freeze` first")
+    labels = load_snapshot(path)
+    chosen = settings.train
+    mode = chosen.pairs if chosen.pairs != "auto" else "independent" if chosen.method == "vanilla" else "guided"
+    items = load_items(project, labels, chosen.method, mode)
+    learning, held_out = split_by_clip(items, chosen.eval_share)
+    identity = content_id("run", chosen.model_dump(mode="json"), settings.seed, labels.id, model.fingerprint)
+    say(f"training {name}: {chosen.method}, {len(learning)} {mode} pairs, {len(held_out)} held out, labels {labels.id}")
+    trainer = Trainer(model, learning, held_out, chosen, settings.seed, folder, identity)
+    write_text(folder / "config.yaml", dump_settings(settings))
+    start = trainer.train()
+    lora = save_lora(model, folder / "lora")
+    rows = read_jsonl(folder / "metrics.jsonl")
+    facts = {
+        "run": name,
+        "method": chosen.method,
+        "pair_mode": mode,
+        "pairs": len(learning),
+        "held_out_pairs": len(held_out),
+        "snapshot": labels.id,
+        "base": model.folder.name if settings.model != "miniature" else "miniature",
+        "base_fingerprint": model.fingerprint,
+        "identity": identity,
+        "steps": chosen.max_steps,
+    }
+    write_text(folder / "README.md", model_card(facts, settings, rows))
+    write_json(folder / "run.json", facts)
+    return TrainSummary(
+        run=name,
+        folder=str(folder),
+        lora=str(lora),
+        method=chosen.method,
+        steps=chosen.max_steps,
+        resumed_from=start,
+        pairs=len(learning),
+        held_out_pairs=len(held_out),
+        snapshot=labels.id,
+        final=final_metrics(rows),
+    )
+
+
+def final_metrics(rows: list[dict[str, float]], last: int = 20) -> dict[str, float]:
+    """Return the mean of each metric over the last ``last`` rows that have it."""
+    names = sorted({name for row in rows for name in row} - {"step"})
+    final = {}
+    for name in names:
+        values = [row[name] for row in rows if name in row]
+        recent = values[-last:] if not name.startswith("eval/") else values[-1:]
+        final[name] = sum(recent) / len(recent)
+    return final
+
+
+def finished_runs(project: Project) -> list[str]:
+    """Return the names of the finished runs, sorted.
+
+    Raises:
+        ProjectError: if there is none.
+    """
+    runs = sorted(path.parent.name for path in project.runs.glob("*/run.json"))
+    if not runs:
+        raise ProjectError(f"{project.runs}: no finished run; run `densedpo train` first")
+    return runs
