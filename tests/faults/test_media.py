@@ -11,17 +11,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
+from tests.unit.clips.makers import moving, write_foreign, write_sound
 
 from densedpo.clips.add import add_clips
 from densedpo.clips.geometry import ClipGeometry
 from densedpo.clips.probe import FrameReader
+from densedpo.clips.worker import NO_OTHER_FILES
 from densedpo.config import ClipSettings
 from densedpo.errors import MediaError
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
-from tests.unit.clips.makers import moving, write_foreign, write_sound
 
 pytestmark = pytest.mark.faults
 
@@ -91,9 +94,7 @@ def test_what_only_poses_as_video_is_refused(
 def test_a_file_cut_anywhere_is_never_silently_short(
     reader: FrameReader, tmp_path: Path, container: str, codec: str, options: dict[str, str]
 ) -> None:
-    whole = write_foreign(
-        tmp_path / "whole.bin", FRAMES, container=container, codec=codec, container_options=options
-    )
+    whole = write_foreign(tmp_path / "whole.bin", FRAMES, container=container, codec=codec, container_options=options)
     assert len(reader.scan(whole).timestamps_s) == 40
     data = whole.read_bytes()
     cut = tmp_path / "cut.mp4"
@@ -141,6 +142,16 @@ def test_special_files_are_refused_without_waiting(reader: FrameReader, tmp_path
         refused(reader, path, "not a regular file")
     refused(reader, dangling, "cannot be read")
     assert time.monotonic() - start < 5
+
+
+def test_the_decoder_cannot_open_another_file(tmp_path: Path, good: Path) -> None:
+    # the concat demuxer, which is never chosen by content, stands for any that would open files by name
+    script = tmp_path / "script"
+    script.write_text(f"ffconcat version 1.0\nfile '{good}'\n")
+    with script.open("rb") as file, av.open(file, "r", format="concat", options={"safe": "0"}) as container:
+        assert len(list(container.decode(video=0))) == 40, "control: without our option it opens it"
+    with script.open("rb") as file, pytest.raises(FFmpegError):
+        av.open(file, "r", format="concat", options={"safe": "0"}, container_options=NO_OTHER_FILES)
 
 
 def test_a_symbolic_link_to_a_video_is_fine(reader: FrameReader, tmp_path: Path, good: Path) -> None:

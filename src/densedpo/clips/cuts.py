@@ -4,11 +4,12 @@ Pure; stands between ``clips.probe`` (small frames) and ``clips.window``. A hard
 or of the coarse picture from one frame to the next that is still there a frame later (so a flash is none) and that
 stands out from the steps around it (so fast motion is none). A dissolve is a stretch whose middle frame is the average
 of its two ends while the ends differ as much as a cut: motion does not do that, since a moving thing is never half
-here and half there.
+here and half there. Only very smooth pictures that slide do: they are told apart by finding where they slid to.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,11 +17,13 @@ Floats = NDArray[np.float32]
 
 _BINS = 4
 _GRID = 4
-_GRID_WEIGHT = 2.0  # a change of half the range in every cell counts as much as an entirely new histogram
+_GRID_WEIGHT = 4.0  # a change of a quarter of the range in every cell counts as much as an entirely new histogram
 _OUTLIER = 3.0
 _NEIGHBOURS = 5
 _BLEND_ERROR = 0.25  # 0 for a perfect dissolve, 0.5 at a hard cut, about 1 for motion
 _HALF_LENGTHS_S = (0.15, 0.3, 0.6, 1.2)
+_REACH = 5  # a picture is looked for up to a fifth of its size away
+_SAME_PICTURE = 0.5
 _MIXED = (0.04, 0.96)
 
 
@@ -30,8 +33,8 @@ def find_shots(thumbnails: NDArray[np.uint8], step_s: float, threshold: float) -
     Args:
         thumbnails: [T, h, w, 3] small 8-bit RGB frames.
         step_s: time between frames in seconds.
-        threshold: change that counts as a cut, 0 to 1: half the L1 distance of soft colour histograms, or twice the
-            mean difference of a 4 x 4 grid, whichever is larger.
+        threshold: change that counts as a cut, 0 to 1: half the L1 distance of soft colour histograms, or four
+            times the mean difference of a 4 x 4 grid, whichever is larger. At 1 nothing is ever split.
     """
     count = len(thumbnails)
     features = _features(thumbnails)
@@ -69,7 +72,8 @@ def _features(thumbnails: NDArray[np.uint8]) -> Floats:
 def _change(before: Floats, after: Floats) -> Floats:
     difference = np.abs(before - after)
     histogram = _BINS**3
-    change: Floats = np.maximum(difference[:, :histogram].sum(axis=1), difference[:, histogram:].sum(axis=1))
+    larger = np.maximum(difference[:, :histogram].sum(axis=1), difference[:, histogram:].sum(axis=1))
+    change: Floats = np.minimum(larger, 1.0)
     return change
 
 
@@ -106,6 +110,8 @@ def _dissolve_frames(
             size = np.abs(across).mean()
             if np.abs(stretch[half] - before - across / 2).mean() > _BLEND_ERROR * size:
                 continue
+            if _slid(thumbnails[middle - half], thumbnails[middle + half]):
+                continue
             share = ((stretch - before) * across).sum(axis=(1, 2, 3)) / (across * across).sum()
             blended = (share > _MIXED[0]) & (share < _MIXED[1])
             outside = np.flatnonzero(~blended)
@@ -114,3 +120,13 @@ def _dissolve_frames(
             # one frame more on either side: the ends of a dissolve are too faint to measure
             mixed[middle - half + max(first - 1, 0) : middle - half + last + 1] = True
     return mixed
+
+
+def _slid(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
+    """Say whether the middle of ``after`` is found elsewhere in ``before``, much better than in its own place."""
+    down, across = after.shape[0] // _REACH, after.shape[1] // _REACH
+    if not (down and across):
+        return False
+    middle = after[down : after.shape[0] - down, across : after.shape[1] - across]
+    misfit = cv2.matchTemplate(before, middle, cv2.TM_SQDIFF)
+    return bool(misfit.min() < _SAME_PICTURE**2 * misfit[down, across])

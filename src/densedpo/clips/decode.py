@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from densedpo.clips.sniff import expected_bytes
 from densedpo.errors import MediaError
 
 
@@ -38,23 +40,32 @@ def read_video(path: Path) -> Video:
         MediaError: if the file is missing, damaged, shorter than it declares or not one of ours.
     """
     try:
-        with path.open("rb") as file, av.open(file, "r", format="mp4") as container:
-            if len(container.streams.video) != 1:
-                raise MediaError(f"{path}: expected one video stream; make the file again")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            rate = stream.average_rate
-            declared = stream.frames
-            frames, times = [], []
-            for frame in container.decode(stream):
-                if frame.pts is None or frame.time_base is None:
-                    raise MediaError(f"{path}: a frame has no timestamp; make the file again")
-                times.append(float(frame.pts * frame.time_base))
-                frames.append(_to_rgb(frame))
+        with path.open("rb") as file:
+            if expected_bytes(file, "mov") > path.stat().st_size:
+                raise MediaError(f"{path}: cut short; make it again")
+            file.seek(0)
+            return _decode(path, file)
     except FileNotFoundError:
         raise MediaError(f"{path}: no such file; make it again") from None
     except (FFmpegError, OSError) as error:
         raise MediaError(f"{path}: damaged video ({error.strerror}); make it again") from None
+
+
+def _decode(path: Path, file: BinaryIO) -> Video:
+    with av.open(file, "r", format="mp4") as container:
+        # PyAV gives a stream of an unknown codec no context at all
+        if [s.codec_context is not None for s in container.streams.video] != [True]:
+            raise MediaError(f"{path}: not one readable video stream; make the file again")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        rate = stream.average_rate
+        declared = stream.frames
+        frames, times = [], []
+        for frame in container.decode(stream):
+            if frame.pts is None or frame.time_base is None:
+                raise MediaError(f"{path}: a frame has no timestamp; make the file again")
+            times.append(float(frame.pts * frame.time_base))
+            frames.append(_to_rgb(frame))
     if not frames or len(frames) != declared or rate is None:
         raise MediaError(f"{path}: {len(frames)} of {declared} declared frames could be read; make it again")
     return Video(np.stack(frames), np.array(times), float(rate))

@@ -33,7 +33,8 @@ class FrameMeasures:
         mean_motion_px_s: [T-1] mean flow over the whole picture, px/s: how much moves.
         brightness: [T] mean luma, 0 to 1.
         saturation: [T] mean of (max - min) / max over the colour channels, 0 to 1.
-        sharpness: [T] mean gradient magnitude of luma, per px, 0 to about 1.
+        sharpness: [T] root mean square of the luma gradient, per px, 0 to about 0.7. (The plain mean hardly falls when
+            an edge is blurred: a wide ramp has as much of it as a step.)
         subject_share: [T] share of the picture whose colour stands out from a smooth background, 0 to 1. The background
             is a quadratic in x and y fitted robustly, so this is the subject's area only where the background is smooth
             and the subject covers less than about a third; on busy pictures it reads as the share of busy places.
@@ -82,7 +83,7 @@ def _sharpness(luma: NDArray[np.float32]) -> Floats:
     if min(luma.shape[1:]) < 2:
         return np.zeros(len(luma))
     down, across = np.gradient(luma, axis=(1, 2))
-    sharpness: Floats = np.hypot(down, across).mean(axis=(1, 2), dtype=np.float64)
+    sharpness: Floats = np.sqrt((down**2 + across**2).mean(axis=(1, 2), dtype=np.float64))
     return sharpness
 
 

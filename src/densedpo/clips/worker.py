@@ -4,7 +4,8 @@ Reads one JSON request a line from standard input and answers one JSON line on s
 into the file that the request names. Two kinds of request: ``scan`` (all timestamps, small frames for finding cuts)
 and ``extract`` (chosen frames at the wanted size). Nothing but numpy and PyAV is loaded here; memory is capped.
 
-Stated limits: HDR is not tone-mapped, interlaced frames are not separated, alpha is dropped.
+Stated limits: HDR is not tone-mapped, interlaced frames are not separated, alpha is dropped. Formats that declare no
+length (MPEG streams, FLV, Ogg, GIF, raw) give what is there: a cut at a frame's border cannot be noticed in them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -35,6 +36,8 @@ from densedpo.clips.window import centre_crop, cover_size
 
 THUMBNAIL_PX = 48
 MAX_FRAMES = 200_000
+# The file itself is handed over open, so no protocol is needed at all: nothing can be opened by name or URL
+NO_OTHER_FILES = {"protocol_whitelist": "none"}
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -101,10 +104,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _refuse_nested(url: str, *_: Any) -> NoReturn:
-    raise _RefusedError(f"asks for another file ({url!r}); only self-contained files are read")
-
-
 @contextmanager
 def _container(file: BinaryIO) -> Iterator[tuple[av.container.InputContainer, VideoStream]]:
     """Open ``file`` with the demuxer its content calls for, and choose its best video stream."""
@@ -118,10 +117,12 @@ def _container(file: BinaryIO) -> Iterator[tuple[av.container.InputContainer, Vi
     if expected > size:
         raise _RefusedError(f"cut short: {size} of {expected} bytes are there; fetch it again")
     file.seek(0)
-    with av.open(file, "r", format=kind, io_open=_refuse_nested, metadata_errors="replace") as container:
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    with av.open(file, "r", format=kind, container_options=NO_OTHER_FILES, metadata_errors="replace") as container:
+        moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        # PyAV gives a stream of an unknown codec no context at all
+        streams = [s for s in moving if s.codec_context is not None]  # type: ignore[redundant-expr]
         if not streams:
-            raise _RefusedError("has no video stream")
+            raise _RefusedError("has no video stream" if not moving else "its video codec is unknown; re-encode it")
         yield container, max(streams, key=lambda s: (s.width * s.height, s.duration or 0, -s.index))
 
 

@@ -127,7 +127,7 @@ def _jump(scene: scenes.Scene, rng: np.random.Generator) -> tuple[Frames, slice]
 
 
 def _freeze(scene: scenes.Scene, rng: np.random.Generator) -> tuple[Frames, slice]:
-    """Repeat a frame until the object has missed 3 px of its way (4 to 14 frames), then go on as if nothing happened."""
+    """Repeat a frame until the object has missed 3 px of its way (4 to 14 frames), then go on as if nothing were."""
     steps = path_steps(scene)
     start = int(rng.integers(3, len(steps) - 18))
     missed = np.cumsum(steps[start:])

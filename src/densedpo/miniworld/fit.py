@@ -37,7 +37,7 @@ class Poses:
 
 def luma_chroma(rgb: NDArray[np.floating]) -> Floats:
     """Map RGB [..., 3] to (luma, blue difference, red difference), each in levels (0 to 255, or within +-128)."""
-    return np.asarray(rgb, dtype=np.float64) @ _LUMA_CHROMA.T
+    return np.asarray(np.asarray(rgb, dtype=np.float64) @ _LUMA_CHROMA.T)
 
 
 def fit_background(frames: NDArray[np.uint8]) -> Floats:
@@ -52,7 +52,7 @@ def fit_background(frames: NDArray[np.uint8]) -> Floats:
         weighted = basis * weight[:, None]
         estimate = basis @ np.linalg.solve(weighted.T @ basis, weighted.T @ target)
         weight = 1 / (1 + (np.square(target - estimate).sum(axis=1) / spread**2)) ** 2
-    return estimate.reshape(height, width, 3)
+    return np.asarray(estimate.reshape(height, width, 3))
 
 
 def object_colours(frames: Floats, ground: Floats) -> Floats:
@@ -65,18 +65,18 @@ def object_colours(frames: Floats, ground: Floats) -> Floats:
     along = (flat * direction[:, None]).sum(axis=2)
     level = np.take_along_axis(along, top, axis=1).mean(axis=1)
     core = (along >= 0.85 * level[:, None]).astype(np.float64)[..., None]
-    return (frames.reshape(flat.shape) * core).sum(axis=1) / np.maximum(core.sum(axis=1), 1)
+    return np.asarray((frames.reshape(flat.shape) * core).sum(axis=1) / np.maximum(core.sum(axis=1), 1))
 
 
 def soft_masks(frames: Floats, ground: Floats, colours: Floats) -> Floats:
-    """Return the share [T, H, W] in [0, 1.2] of each pixel that has moved from the background to the object's colour."""
+    """Return the share [T, H, W] in [0, 1.2] by which each pixel has gone from background to object colour."""
     contrast = colours[:, None, None] - ground
     share = ((frames - ground) * contrast).sum(axis=3) / np.maximum(np.square(contrast).sum(axis=3), 1.0)
-    return np.clip(share, 0.0, 1.2)
+    return np.asarray(np.clip(share, 0.0, 1.2))
 
 
 def smooth_coverage(shape: str, x: Floats, y: Floats, poses: Floats) -> Floats:
-    """Return pixel coverage [T, K, K] of the shape with edges one pixel wide, a smooth stand-in for ``scenes.coverage``.
+    """Return pixel coverage [T, K, K] of the shape with edges one pixel wide: a smooth ``scenes.coverage``.
 
     Args:
         shape: one of ``scenes.SHAPES``.
@@ -203,3 +203,10 @@ def refine(shape: str, masks: Floats, poses: Floats, free: tuple[int, ...], iter
         current[better], covered[better], error[better] = trial[better], trial_covered[better], trial_error[better]
         damping = np.where(better, damping * 0.3, damping * 8)
     return Poses(current, error)
+
+
+def fit_shape(shape: str, masks: Floats, start: Floats, *, turns: bool) -> Poses:
+    """Fit one shape to each mask from starting poses [T, 4]: place and size, and the angle if the object ``turns``."""
+    if not turns or shape == "circle":
+        return refine(shape, masks, start, (0, 1, 2))
+    return refine(shape, masks, with_best_angles(shape, masks, start), (0, 1, 2, 3))

@@ -1,8 +1,9 @@
 """What a fitted track says about motion and about breaks in it, kept apart so that neither can be read as the other.
 
 *Speed* comes from curves fitted to short windows, each step taking the best-fitting window that holds it, so corners
-stay sharp while jitter averages out; what outruns its surroundings counts as a teleport, not as motion. *Breaks* are teleports and freezes: steps far above or, for several frames, far below those
-around them. Comparing step lengths, never directions, keeps both blind to turns, bounces and reflections.
+stay sharp while jitter averages out; what outruns its surroundings counts as a teleport, not as motion. *Breaks* are
+teleports and freezes: steps far above or, for several frames, far below those around them. Comparing step lengths,
+never directions, keeps both blind to turns, bounces and reflections.
 
 Shape letters: T frames, D coordinates.
 """
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-JUMP_SLACK_PX = 0.9
+JUMP_SLACK_PX = 1.0
 JUMP_RATIO = 1.6
 FASTEST_STEP_PX = 6.5  # the world's fastest legitimate step: a quick bounce at the top of its breathing
 FREEZE_MISSING_PX = 1.0
@@ -27,18 +28,18 @@ def step_lengths(track: Floats) -> Floats:
     return np.asarray(np.linalg.norm(np.diff(track, axis=0), axis=1))
 
 
-def surrounding_step(steps: Floats, ignored: NDArray[np.bool_] | None = None) -> Floats:
+def surrounding_step(steps: Floats) -> Floats:
     """Return for each step the second longest of its nearest neighbours [T - 1], in px a frame.
 
-    The second longest, so that a pair of teleports (there and back) cannot vouch for each other.
+    The second longest, so that a pair of teleports (there and back) cannot vouch for each other; the world's fastest
+    where there are too few neighbours to tell.
     """
-    usable = np.ones(len(steps), dtype=bool) if ignored is None else ~ignored
     places = np.arange(len(steps))
     result = np.zeros(len(steps))
     for step in places:
-        others = places[usable & (places != step)]
+        others = places[places != step]
         nearest = others[np.argsort(np.abs(others - step), kind="stable")[:_NEIGHBOURS]]
-        result[step] = np.sort(steps[nearest])[-2] if len(nearest) >= 2 else steps[nearest].sum()
+        result[step] = np.sort(steps[nearest])[-2] if len(nearest) >= 2 else FASTEST_STEP_PX
     return np.minimum(result, FASTEST_STEP_PX)
 
 
@@ -99,7 +100,7 @@ def line_speeds(track: Floats) -> Floats:
 
 
 def _window_speeds(track: Floats, window: int) -> tuple[Floats, Floats]:
-    """Return the speeds [T - window + 1, window - 1] of a curve fitted to each window, and its residual [T - window + 1].
+    """Return the speeds [T - window + 1, window - 1] of a curve fitted to each window, and its residual in px.
 
     The curve is a parabola, or a line where the window is too short to test a parabola.
     """

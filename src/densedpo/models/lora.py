@@ -22,8 +22,8 @@ from densedpo.store.files import replacing
 ADAPTER = "default"
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name diffusers' load_lora_weights looks for
 _PREFIX = "transformer."
-_CONFIG_KEY = "lora_adapter_metadata"  # where diffusers keeps rank and alpha
-_BASE_KEY = "densedpo_base_fingerprint"
+_CONFIG_KEY = "lora_adapter_metadata"  # where diffusers keeps rank and alpha, under names that begin with the prefix
+_BASE_KEY = "densedpo.base_fingerprint"
 
 
 def add_lora(model: VideoModel, *, rank: int, alpha: int, seed: int) -> list[nn.Parameter]:
@@ -71,11 +71,9 @@ def save_lora(model: VideoModel, folder: Path) -> Path:
     config: dict[str, Any] = model.denoiser.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr,index]
     kept = {key: config[key] for key in ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora")}
     kept["target_modules"] = sorted(kept["target_modules"])
-    metadata = {
-        "format": "pt",
-        _CONFIG_KEY: json.dumps({f"{_PREFIX}{key}": value for key, value in kept.items()}, sort_keys=True),
-        _BASE_KEY: model.fingerprint,
-    }
+    facts = {f"{_PREFIX}{key}": value for key, value in kept.items()} | {_BASE_KEY: model.fingerprint}
+    # one metadata key only: safetensors writes several in random order, and equal runs must give equal bytes
+    metadata = {_CONFIG_KEY: json.dumps(facts, sort_keys=True)}
     path = folder / FILE_NAME
     with replacing(path) as temporary:
         save_file({f"{_PREFIX}{name}": tensor for name, tensor in lora_tensors(model).items()}, temporary, metadata)
@@ -94,11 +92,11 @@ def load_lora(model: VideoModel, folder: Path) -> None:
         raise ModelError(f"{path}: no such LoRA file; give a run's lora/ folder or a .safetensors file")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(_CONFIG_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise ModelError(f"{path}: not a whole safetensors file ({error}); nothing else is ever read") from None
-    base = metadata.get(_BASE_KEY)
+    base = facts.get(_BASE_KEY)
     if base is not None and base != model.fingerprint:
         raise ModelError(
             f"{path}: trained on base {base}, but the model loaded is {model.fingerprint} ({model.folder}); "
@@ -106,10 +104,9 @@ def load_lora(model: VideoModel, folder: Path) -> None:
         )
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     _check_fit(model, tensors, path)
-    given = json.loads(metadata.get(_CONFIG_KEY, "{}"))
-    rank = int(given.get(f"{_PREFIX}r", next(t.shape[0] for n, t in tensors.items() if "lora_A" in n)))
+    rank = int(facts.get(f"{_PREFIX}r", next(t.shape[0] for n, t in tensors.items() if "lora_A" in n)))
     targets = sorted({name.rsplit(".lora_", 1)[0] for name in tensors})
-    config = LoraConfig(r=rank, lora_alpha=int(given.get(f"{_PREFIX}lora_alpha", rank)), target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=int(facts.get(f"{_PREFIX}lora_alpha", rank)), target_modules=targets)
     model.denoiser.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
     restore_lora(model, tensors)
     model.denoiser.requires_grad_(False)

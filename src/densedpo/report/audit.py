@@ -42,6 +42,11 @@ class Bias:
         return share_with_interval(self.share)
 
     @property
+    def too_few(self) -> bool:
+        """Whether the interval leaves out 50 % but stands on too few pairs to be put in words."""
+        return not self.shown and not self.share["low"] <= 0.5 <= self.share["high"]
+
+    @property
     def leaning(self) -> str:
         """The side that is preferred, with its share and interval as text."""
         if self.share["mean"] >= 0.5:
@@ -117,7 +122,9 @@ def _place(item: tuple[str, Any]) -> tuple[int, str]:
 
 def _lean(biases: list[Bias]) -> str:
     shown = [bias.leaning for bias in biases if bias.shown]
-    return f"labels lean towards the {listed(shown)} side." if shown else "no lean is shown."
+    if shown:
+        return f"labels lean towards the {listed(shown)} side."
+    return "too few pairs to speak of a lean." if any(bias.too_few for bias in biases) else "no lean is shown."
 
 
 def _at(group: Mapping[str, Any], path: tuple[str, ...]) -> Any:

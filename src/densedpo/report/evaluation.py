@@ -13,11 +13,11 @@ from densedpo.errors import ProjectError
 from densedpo.keys import content_id
 from densedpo.observe import track, warn
 from densedpo.report.media import Shelf, Shown
+from densedpo.report.text import capitalised
 from densedpo.store.files import inside, read_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table
 
-MOTION = "dynamic_degree"
 MAIN_QUALITY = "artifact"
 SAMPLES = 6
 _MAX_SIDE_BY_SIDE = 4
@@ -53,15 +53,23 @@ class Evaluation:
         return self.models[0]
 
     @property
+    def motion(self) -> str | None:
+        """The score that says how much moves, None where none does."""
+        found = self.summary["score_info"]
+        return next((key for key, info in found.items() if info.get("is_motion")), None)
+
+    @property
     def info(self) -> dict[str, dict[str, str]]:
-        """Label, unit, direction and sentence of every score, motion first."""
+        """Label, unit, direction and sentence of every score: motion first, then the main quality, then the rest."""
         found: dict[str, dict[str, str]] = self.summary["score_info"]
-        return {key: found[key] for key in sorted(found, key=lambda key: key != MOTION)}
+        order = {self.motion: 0, MAIN_QUALITY: 1}
+        named = sorted(found, key=lambda key: order.get(key, 2))
+        return {key: {**found[key], "label": capitalised(found[key]["label"])} for key in named}
 
     @property
     def qualities(self) -> list[str]:
         """Scores other than motion, the main one first."""
-        return sorted((key for key in self.info if key != MOTION), key=lambda key: key != MAIN_QUALITY)
+        return [key for key in self.info if key != self.motion]
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -72,6 +80,11 @@ class Evaluation:
     def differences(self) -> dict[str, Any]:
         """Mean and interval of model minus base, paired by prompt, by model and score."""
         return {model: found for model, found in self.summary["differences"].items() if model != self.base and found}
+
+    @property
+    def ratios(self) -> dict[str, Any]:
+        """Mean and interval of model over base, by model and score, where the evaluation has them."""
+        return dict(self.summary.get("ratios", {}))
 
     @property
     def held_out(self) -> int:
@@ -109,12 +122,10 @@ def _samples(evaluation: Evaluation, rows: list[Row], project: Project, shelf: S
     for why, key, models in track(chosen, f"report: samples of {evaluation.name}"):
         videos = []
         for model in (models or evaluation.models)[:_MAX_SIDE_BY_SIDE]:
-            row = whole[key].get(model)
-            if row is None:
-                continue
-            shown = _video(project, evaluation.name, row, shelf)
-            if shown:
-                scores = {name: row[name] for name in evaluation.info if row.get(name) is not None}
+            made = whole[key].get(model)
+            shown = _video(project, evaluation.name, made, shelf) if made else None
+            if made and shown:
+                scores = {name: made[name] for name in evaluation.info if made.get(name) is not None}
                 videos.append((model, shown, scores))
         if videos:
             samples.append(Sample(why, str(whole[key][videos[0][0]]["prompt"]), key[1], videos))
@@ -137,7 +148,7 @@ def _extremes(evaluation: Evaluation, whole: dict[tuple[str, int], dict[str, Row
         return []
     score = evaluation.qualities[0]
     label = evaluation.info[score]["label"].lower()
-    sign = 1 if evaluation.info[score]["better"] == "higher" else -1
+    sign = -1 if evaluation.info[score]["better"] == "lower" else 1
     chosen: list[_Choice] = []
     for model in evaluation.models[1:]:
         gains = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from densedpo.report.evaluation import MOTION, Evaluation
+from densedpo.report.evaluation import Evaluation
 from densedpo.report.plots import BASE_COLOUR, RUN_COLOURS, RUN_SYMBOLS, Figure, error_bar, escape, rule
 from densedpo.report.text import bracket, estimate, signed_estimate, verdict
 
@@ -12,7 +12,7 @@ _ROW_PX = 78
 
 
 def difference_figure(evaluation: Evaluation, place: int) -> Figure:
-    """Draw tuned minus base, a row a score in its own unit, turned so that right is always better."""
+    """Draw tuned minus base, a row a score in its own unit, turned so that right is better wherever one side is."""
     scores = [score for score in evaluation.info if any(found.get(score) for found in evaluation.differences.values())]
     layout: dict[str, Any] = {
         "showlegend": len(evaluation.differences) > 1,
@@ -28,7 +28,7 @@ def difference_figure(evaluation: Evaluation, place: int) -> Figure:
         rows = [(model, found[score]) for model, found in evaluation.differences.items() if found.get(score)]
         reach = 1.15 * max(max(abs(found["low"]), abs(found["high"])) for _, found in rows) or 1.0
         info = evaluation.info[score]
-        ends = [-reach, reach] if info["better"] == "higher" else [reach, -reach]
+        ends = [reach, -reach] if info["better"] == "lower" else [-reach, reach]
         unit = f" ({info['unit']})" if info.get("unit") else ""
         layout[f"xaxis{axis}"] = {"range": ends, "anchor": f"y{axis}", "zeroline": False, "nticks": 6}
         layout[f"yaxis{axis}"] = {
@@ -71,22 +71,23 @@ def difference_figure(evaluation: Evaluation, place: int) -> Figure:
 
 def plane_figures(evaluation: Evaluation, place: int) -> list[Figure]:
     """Draw each quality score against motion, base and runs with their intervals; up is always better."""
-    if MOTION not in evaluation.info:
+    motion = evaluation.motion
+    if motion is None:
         return []
     return [
-        _plane(evaluation, score, f"plane-{place}-{order}")
+        _plane(evaluation, motion, score, f"plane-{place}-{order}")
         for order, score in enumerate(evaluation.qualities)
-        if any(found.get(score) and found.get(MOTION) for found in evaluation.scores.values())
+        if any(found.get(score) and found.get(motion) for found in evaluation.scores.values())
     ]
 
 
-def _plane(evaluation: Evaluation, score: str, figure_id: str) -> Figure:
-    motion, info = evaluation.info[MOTION], evaluation.info[score]
+def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> Figure:
+    info = evaluation.info[score]
     named = info["label"].lower()
     data = []
     for order, model in enumerate(evaluation.models):
         found = evaluation.scores.get(model, {})
-        x, y = found.get(MOTION), found.get(score)
+        x, y = found.get(motion), found.get(score)
         if not x or not y:
             continue
         colour = BASE_COLOUR if order == 0 else RUN_COLOURS[(order - 1) % len(RUN_COLOURS)]
@@ -113,12 +114,12 @@ def _plane(evaluation: Evaluation, score: str, figure_id: str) -> Figure:
         )
     layout = {
         "showlegend": False,
-        "xaxis": {"title": {"text": escape(_named(motion))}, "zeroline": False, "nticks": 6},
+        "xaxis": {"title": {"text": escape(_named(evaluation.info[motion]))}, "zeroline": False, "nticks": 6},
         "yaxis": {
             "title": {"text": escape(_named(info))},
             "zeroline": False,
             "automargin": True,
-            "autorange": True if info["better"] == "higher" else "reversed",
+            "autorange": "reversed" if info["better"] == "lower" else True,
         },
         "margin": {"l": 8, "r": 40, "t": 16, "b": 44},
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from densedpo.report.audit import Audit
-from densedpo.report.evaluation import MOTION, Evaluation
+from densedpo.report.evaluation import Evaluation
 from densedpo.report.pairs import Pairs
-from densedpo.report.text import bracket, counted, listed, number, signed_estimate, verdict
+from densedpo.report.text import bracket, counted, listed, share_with_interval, signed_estimate, verdict
 from densedpo.report.training import Run
 
 _JUDGES = {
@@ -94,11 +96,13 @@ def _of_audit(audit: Audit | None) -> list[Finding]:
         if bias is None:
             continue
         value, interval = bias.written.split(" [")
-        if not bias.shown:
+        if bias.too_few:
+            said = "too few pairs to speak of a lean"
+        elif not bias.shown:
             said = "no lean towards slow or fast is shown"
         else:
             said = "labels lean towards the " + ("slower side" if bias.share["mean"] > 0.5 else "faster side")
-        sentence = f"of the winning segments in {mode} pairs are on the slower side: {said}."
+        sentence = f"of {bias.comparable:,} winning segments in {mode} pairs are on the slower side: {said}."
         lean = bias.shown and bias.share["mean"] > 0.5
         found.append(Finding(value, f"[{interval}", sentence, "bad" if lean else "open"))
     return found
@@ -111,23 +115,21 @@ def _of_evaluation(evaluation: Evaluation) -> list[Finding]:
     info = evaluation.info[score]
     found = []
     for model, differences in evaluation.differences.items():
-        difference, motion = differences.get(score), differences.get(MOTION)
+        difference, motion = differences.get(score), differences.get(evaluation.motion)
         if not difference:
             continue
         said = verdict(difference, info["better"])
-        outcome = {"better": "better than", "worse": "worse than", "not told apart": "not told apart from"}[said]
-        tone = {"better": "good", "worse": "bad", "not told apart": "open"}[said]
-        sentence = (
-            f"{info['label'].lower()} ({info['better']} is better), {model} minus {evaluation.base}: "
-            f"{model} is {outcome} {evaluation.base}."
-        )
+        outcome = f"{said} {'from' if said == 'not told apart' else 'than'} {evaluation.base}"
+        tone = {"better": "good", "worse": "bad"}.get(said, "open")
+        direction = "" if info["better"] == "neither" else f" ({info['better']} is better)"
+        sentence = f"{info['label'].lower()}{direction}, {model} minus {evaluation.base}: {model} is {outcome}."
         beside = _motion(evaluation, model, motion) if motion else ""
         found.append(Finding(signed_estimate(difference), bracket(difference), sentence, tone, beside))
     return found
 
 
-def _motion(evaluation: Evaluation, model: str, motion: dict[str, float]) -> str:
-    unit = evaluation.info[MOTION].get("unit", "")
-    base = evaluation.scores.get(evaluation.base, {}).get(MOTION, {}).get("mean")
-    share = f", {100 * (base + motion['mean']) / base:.0f} % of {evaluation.base}'s {number(base)}" if base else ""
+def _motion(evaluation: Evaluation, model: str, motion: Mapping[str, Any]) -> str:
+    unit = evaluation.info[str(evaluation.motion)].get("unit", "")
+    ratio = evaluation.ratios.get(model, {}).get(evaluation.motion)
+    share = f", {share_with_interval(ratio)} of {evaluation.base}'s" if ratio else ""
     return f"Motion beside it: {signed_estimate(motion)} {unit} {bracket(motion)}{share}."

@@ -6,6 +6,7 @@ import json
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from shlex import quote
 from typing import Any
 
 from densedpo.config import Settings, dump_settings
@@ -89,6 +90,8 @@ def _commands(pairs: Pairs, runs: list[Run], evaluations: list[Evaluation]) -> l
     commands += [f"densedpo pairs make --mode {mode}" for mode in sorted(pairs.by_mode)]
     if pairs.snapshot:
         commands += ["densedpo label audit", "densedpo label freeze"]
-    commands += [f"densedpo train     # runs/{run.name}/config.yaml" for run in runs]
-    commands += [f"densedpo evaluate  # evals/{evaluation.name}/summary.json" for evaluation in evaluations]
+    commands += [f"densedpo train --name {quote(run.name)}" for run in runs]
+    for evaluation in evaluations:
+        compared = "".join(f" --run {quote(model)}" for model in evaluation.models[1:])
+        commands.append(f"densedpo evaluate --name {quote(evaluation.name)}{compared}")
     return [*commands, "densedpo report"]

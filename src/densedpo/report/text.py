@@ -61,15 +61,25 @@ def bracket(interval: Mapping[str, Any]) -> str:
 
 
 def verdict(difference: Mapping[str, Any], better: str) -> str:
-    """Say what a difference shows: better, worse, or nothing where its interval touches zero."""
+    """Say what a difference shows: better, worse, or nothing where its interval touches zero.
+
+    A score of which neither more nor less is ``better`` is only said to be higher or lower.
+    """
     if difference["low"] <= 0 <= difference["high"]:
         return "not told apart"
+    if better == "neither":
+        return "higher" if difference["mean"] > 0 else "lower"
     return "better" if (difference["mean"] > 0) == (better == "higher") else "worse"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """Write a count with its noun: ``1 pair``, ``12 pairs``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def capitalised(text: str) -> str:
+    """Write the first letter large and leave the rest alone."""
+    return text[:1].upper() + text[1:]
 
 
 def listed(names: Sequence[str]) -> str:

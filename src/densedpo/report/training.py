@@ -91,10 +91,10 @@ CHARTS: tuple[Chart, ...] = (
     Chart(
         "loser_dominant",
         "Loser-dominant share",
-        "share",
+        "share of frames",
         (("loser_dominant_ratio", "train"), ("eval/loser_dominant_ratio", "held-out")),
-        "it stays well below 1: part of every gain comes from drawing the winner better.",
-        "it nears 1: nearly all of the margin comes from drawing the loser worse.",
+        "it stays well below the agreement beside it: most frames are won by drawing the winner better.",
+        "it rises towards the agreement: frames are won although the winner, too, is drawn worse than before.",
     ),
     Chart(
         "z",
@@ -102,7 +102,7 @@ CHARTS: tuple[Chart, ...] = (
         "|z| and share",
         (("z_median_abs", "median |z|"), ("z_saturated_share", "saturated share")),
         "the median |z| grows slowly and few frames are saturated.",
-        "most frames are saturated: the sigmoid is flat there, so they teach nothing more; a smaller beta helps.",
+        "most frames are saturated (|z| above 4): the sigmoid is flat there and teaches no more; lower beta.",
     ),
     Chart(
         "loss",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from densedpo.keys import stream
@@ -15,17 +17,18 @@ from densedpo.keys import stream
 REAL_CLIPS = Path(__file__).resolve().parents[4] / "shared" / "clips"
 
 
-def texture(name: str, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
-    """A smooth random picture [H, W, 3] of its own palette, the same for the same name."""
+def texture(name: str, height: int = 64, width: int = 96, cell_px: int = 12) -> NDArray[np.uint8]:
+    """A smooth random picture [H, W, 3], the same for the same name; colours are random every ``cell_px``."""
     rng = stream("tests", "texture", name)
-    coarse = rng.uniform(0, 255, size=(6, 8, 3))
-    rows = np.linspace(0, 5, height)
-    columns = np.linspace(0, 7, width)
-    top, left = rows.astype(int).clip(0, 4), columns.astype(int).clip(0, 6)
+    down_cells, across_cells = height // cell_px + 2, width // cell_px + 2
+    coarse = rng.uniform(0, 255, size=(down_cells, across_cells, 3))
+    rows, columns = np.arange(height) / cell_px, np.arange(width) / cell_px
+    top, left = rows.astype(int), columns.astype(int)
     down, across = (rows - top)[:, None, None], (columns - left)[None, :, None]
     upper = coarse[top][:, left] * (1 - across) + coarse[top][:, left + 1] * across
     lower = coarse[top + 1][:, left] * (1 - across) + coarse[top + 1][:, left + 1] * across
-    return np.round(upper * (1 - down) + lower * down).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.round(upper * (1 - down) + lower * down).astype(np.uint8)
+    return picture
 
 
 def moving(count: int, height: int = 64, width: int = 96, name: str = "moving") -> NDArray[np.uint8]:
@@ -53,6 +56,7 @@ def write_foreign(
     """Encode ``frames`` [T, H, W, 3]; ``times`` are timestamps in units of 1 / fps instead of 0, 1, 2 …"""
     with path.open("wb") as file, av.open(file, "w", format=container, container_options=container_options) as out:
         stream_ = out.add_stream(codec, rate=fps, options=options or {})
+        assert isinstance(stream_, VideoStream)
         stream_.height, stream_.width = frames.shape[1:3]
         stream_.pix_fmt = pixel_format
         stream_.codec_context.thread_count = 1
@@ -72,6 +76,7 @@ def write_sound(path: Path, container: str = "mp4") -> Path:
     """Encode a second of silence with no picture."""
     with path.open("wb") as file, av.open(file, "w", format=container) as out:
         stream_ = out.add_stream("aac", rate=48_000, layout="mono")
+        assert isinstance(stream_, AudioStream)
         for start in range(0, 48_000, 1024):
             sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
             sound.sample_rate, sound.pts = 48_000, start

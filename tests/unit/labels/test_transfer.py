@@ -12,7 +12,7 @@ from tests.unit.labels.conftest import PAIR_COLUMNS, Fill, event
 
 from densedpo.errors import LabelError
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.store import current_answers
+from densedpo.labels.store import LabelStore, current_answers
 from densedpo.labels.transfer import ExportFormat, export_labels, import_labels
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table, write_table
@@ -162,3 +162,15 @@ def test_videoalign_never_mixes_sources(fill: Fill, tmp_path: Path) -> None:
 def test_nothing_to_export(project: Project, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="no answers to export"):
         export_labels(project, tmp_path / "out.jsonl", "jsonl")
+
+
+def test_an_export_does_not_depend_on_the_order_of_answering(project: Project, tmp_path: Path) -> None:
+    exported = []
+    for name, events in (("forward", EVERYTHING), ("backward", EVERYTHING[::-1])):
+        other = Project(tmp_path / name)
+        write_table(other.pairs_table, read_table(project.pairs_table), PAIR_COLUMNS)
+        with LabelStore.open(other.labels_database) as store:
+            store.append(events)
+        export_labels(other, tmp_path / f"{name}.jsonl", "jsonl")
+        exported.append((tmp_path / f"{name}.jsonl").read_text())
+    assert exported[0] == exported[1]

@@ -28,9 +28,9 @@ from densedpo.store.tables import Row, write_table
 
 Frames = NDArray[np.uint8]
 GRID = SegmentGrid(NUM_FRAMES, FPS, 1.0)
-SCORE_INFO: dict[str, dict[str, str]] = {
+SCORE_INFO: dict[str, dict[str, Any]] = {
     "artifact": {
-        "label": "Artifacts",
+        "label": "artifacts",
         "unit": "",
         "better": "lower",
         "sentence": "How much of the captioned object is missing or misdrawn: 0 is perfect, about 1 is an empty frame.",
@@ -42,10 +42,11 @@ SCORE_INFO: dict[str, dict[str, str]] = {
         "sentence": "Whether size, colour and path change smoothly from frame to frame; 1 is perfect.",
     },
     "dynamic_degree": {
-        "label": "Motion",
+        "label": "motion",
         "unit": "px/s",
         "better": "higher",
         "sentence": "Speed of the object along its smoothed path.",
+        "is_motion": True,
     },
     "text_agreement": {
         "label": "Text agreement",
@@ -180,7 +181,7 @@ def add_run(project: Project, name: str, steps: int = 120, gain: float = 1.0) ->
     write_text(folder / "config.yaml", dump_settings(Settings()))
 
 
-def add_evaluation(project: Project, runs: list[str], prompts: int = 8, prompt: str | None = None) -> None:
+def add_evaluation(project: Project, runs: list[str], prompts: int = 6, prompt: str | None = None) -> None:
     """Write videos, scores and a summary; the runs draw with less noise and move as the base does."""
     folder = project.evaluation("held-out")
     chosen = [subjects()[(place * 11 + 3) % 114].caption for place in range(prompts)]
@@ -219,6 +220,7 @@ def _summary(rows: list[Row], models: list[str], prompts: list[str]) -> dict[str
     base = {(row["prompt_id"], row["seed"]): row for row in rows if row["model"] == "base"}
     scores: dict[str, Any] = {}
     differences: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for model in models:
         own = [row for row in rows if row["model"] == model]
         clusters = [row["prompt_id"] for row in own]
@@ -226,11 +228,15 @@ def _summary(rows: list[Row], models: list[str], prompts: list[str]) -> dict[str
             found = cluster_bootstrap([row[score] for row in own], clusters, seed=score)
             gaps = [row[score] - base[row["prompt_id"], row["seed"]][score] for row in own]
             gap = cluster_bootstrap(gaps, clusters, seed=score)
+            both = [[row[score], base[row["prompt_id"], row["seed"]][score]] for row in own]
+            ratio = cluster_bootstrap(both, clusters, seed=score)
             assert found is not None
             assert gap is not None
+            assert ratio is not None
             scores.setdefault(model, {})[score] = found.as_dict()
             if model != "base":
                 differences.setdefault(model, {})[score] = gap.as_dict()
+                ratios.setdefault(model, {})[score] = ratio.as_dict()
     return {
         "schema_version": 1,
         "name": "held-out",
@@ -242,6 +248,7 @@ def _summary(rows: list[Row], models: list[str], prompts: list[str]) -> dict[str
         "seeds": [0, 1],
         "scores": scores,
         "differences": differences,
+        "ratios": ratios,
         "score_info": SCORE_INFO,
         "settings": {"steps": 20, "cfg": 3.0, "shift": 3.0},
         "hashes": {"base": "4f1c9a7be2d03356", **{model: content_id("weights", model) for model in models[1:]}},

@@ -12,6 +12,7 @@ import pytest
 from densedpo.report.audit import parse_audit
 from densedpo.report.evaluation import Evaluation
 from densedpo.report.evaluation_plots import difference_figure, plane_figures
+from densedpo.report.headlines import findings
 from densedpo.report.pairs import choose
 from densedpo.report.plots import audit_figure, escape
 from densedpo.report.render import page_json
@@ -48,6 +49,7 @@ def test_estimates_carry_the_digits_their_interval_supports() -> None:
         (interval(-0.1, -0.2, -0.01), "higher", "worse"),
         (interval(0.1, 0.01, 0.2), "higher", "better"),
         (interval(0.1, 0.0, 0.2), "higher", "not told apart"),
+        (interval(0.1, 0.01, 0.2), "neither", "higher"),
         (interval(0.1, -0.1, 0.2), "lower", "not told apart"),
     ],
 )
@@ -141,7 +143,7 @@ def audit_of(*modes: str) -> dict[str, Any]:
     opposites = {"brighter": "darker", "slower": "faster", "larger": "smaller"}
     return {
         "properties": {side: {"side": side, "opposite": other} for side, other in opposites.items()},
-        "groups": {mode: group for mode in ("all", *modes)},
+        "groups": dict.fromkeys(("all", *modes), group),
     }
 
 
@@ -150,7 +152,10 @@ def test_the_audit_says_which_way_the_labels_lean() -> None:
     assert dict(audit.leans["segments"])["guided"] == (
         "labels lean towards the slower (74 % [69, 79]) and darker (70 % [60, 80]) side."
     )
-    assert [figure.sentence[:6] for figure in audit.figures] == ["of the", "of the"]  # no share for both signs: left out
+    assert [figure.sentence[:6] for figure in audit.figures] == [
+        "of the",
+        "of the",
+    ]  # no share for both signs: left out
     figure = audit_figure(audit.biases, "segments", "Segment answers")
     assert [trace["name"] for trace in figure.data] == ["independent pairs", "guided pairs"]
     assert figure.layout["yaxis"]["ticktext"] == ["slower", "larger", "brighter"]
@@ -165,7 +170,7 @@ def test_an_audit_without_known_modes_shows_all_pairs() -> None:
 def evaluation(models: list[str]) -> Evaluation:
     info = {
         "artifact": {"label": "Artifacts", "unit": "", "better": "lower", "sentence": ""},
-        "dynamic_degree": {"label": "Motion", "unit": "px/s", "better": "higher", "sentence": ""},
+        "dynamic_degree": {"label": "Motion", "unit": "px/s", "better": "neither", "sentence": "", "is_motion": True},
     }
     each = {score: interval(1.0, 0.5, 1.5) for score in info}
     summary = {
@@ -192,3 +197,15 @@ def test_motion_comes_first_and_better_is_always_right_and_up() -> None:
 
 def test_an_evaluation_of_the_base_alone_has_no_differences_to_draw() -> None:
     assert difference_figure(evaluation(["base"]), 0).data == []
+
+
+def test_a_share_from_too_few_pairs_is_not_called_a_lean() -> None:
+    raw = audit_of("guided")
+    raw["groups"]["guided"]["segments"]["preferences"] = {"slower": share(0.92, 0.73, 1.0, None)}
+    audit = parse_audit(raw)
+    assert dict(audit.leans["segments"])["guided"] == "too few pairs to speak of a lean."
+    (finding,) = findings(audit, [])
+    assert finding.tone == "open"
+    assert finding.sentence == (
+        "of 40 winning segments in guided pairs are on the slower side: too few pairs to speak of a lean."
+    )

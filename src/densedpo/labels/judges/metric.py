@@ -1,8 +1,9 @@
 """The metric judge: classical measures, no weights. It is weak, and meant for trying the loop without people.
 
 It prefers the side that changes less between frames once motion is compensated, and that is sharper. Motion itself is
-not among its measures; yet fast or shaking content is harder to compensate, so a preference for slower clips can leak
-in. ``densedpo label audit`` shows how much of it did.
+not among its measures, yet fast content is harder to compensate and a frozen picture changes not at all, so a
+preference for slow clips leaks in (on faultless drawn clips 70 % of its preferences go to the slower one). It knows
+nothing of captions, and faults that add edges can please it. ``densedpo label audit`` shows what it prefers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from densedpo.labels.judges.base import Judgement, SegmentPair
 
 _VERSION = 1
 _TEMPORAL_WEIGHT = 1.0
-_SHARPNESS_WEIGHT = 0.5
+_SHARPNESS_WEIGHT = 1.0
 # About one 8-bit level: what is below is rounding and compression, not quality.
 _FLOOR = 1 / 255
 

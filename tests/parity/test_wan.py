@@ -1,0 +1,132 @@
+"""Our Wan against diffusers' own pipeline, on an untrained model of the family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densedpo.diffusion.flow import guided_start
+from densedpo.diffusion.grid import grid_from
+from densedpo.keys import noise
+from densedpo.models.base import VideoModel
+from densedpo.models.load import load_model
+from densedpo.models.lora import add_lora, load_lora, lora_tensors, save_lora
+from densedpo.models.sampling import denoise
+
+PROMPTS = ["a red circle drifting", "a blue cross spinning and something unknown"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_folder: Path) -> VideoModel:
+    return load_model(str(tiny_model_folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model_folder: Path) -> Any:
+    from diffusers import WanPipeline
+
+    loaded = WanPipeline.from_pretrained(tiny_model_folder, local_files_only=True, use_safetensors=True)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def run_pipeline(pipeline: Any, start: torch.Tensor, steps: int, cfg: float, prompts: list[str]) -> torch.Tensor:
+    with torch.no_grad():
+        frames: torch.Tensor = pipeline(
+            prompt=prompts,
+            num_frames=33,
+            height=32,
+            width=32,
+            num_inference_steps=steps,
+            guidance_scale=cfg,
+            latents=start.clone(),
+            output_type="latent",
+            max_sequence_length=16,
+        ).frames
+    return frames
+
+
+@pytest.mark.parametrize(("steps", "cfg"), [(6, 2.0), (6, 1.0), (3, 5.0)])
+def test_guided_generation_at_eta_one_is_the_pipeline(model: VideoModel, pipeline: Any, steps: int, cfg: float) -> None:
+    drawn = noise((2, *model.latent_shape(33, 32, 32)), 0, "parity")
+    clip = noise(tuple(drawn.shape), 0, "a clip of which nothing may be left")
+    start = guided_start(clip, drawn, 1.0)
+    grid = grid_from(model.grid(steps, model.defaults.shift), 1.0)
+    ours = denoise(model, start, grid, model.encode_text(PROMPTS), model.encode_text([""]), cfg)
+    theirs = run_pipeline(pipeline, drawn, steps, cfg, PROMPTS)
+    assert float((ours - theirs).abs().max()) <= 1e-4
+    assert float((ours - drawn).abs().max()) > 0.01  # the comparison is not of two untouched noises
+
+
+def test_text_encoding_is_the_pipelines(model: VideoModel, pipeline: Any) -> None:
+    with torch.no_grad():
+        theirs, empty = pipeline.encode_prompt(PROMPTS, max_sequence_length=16)
+    assert float((model.encode_text(PROMPTS) - theirs).abs().max()) <= 1e-5
+    assert float((model.encode_text([""]) - empty[:1]).abs().max()) <= 1e-5
+    assert bool((theirs[0, -1] == 0).all())  # padding is really zero
+
+
+def test_latents_are_normalised_the_right_way_round(model: VideoModel, pipeline: Any) -> None:
+    video = noise((1, 3, 9, 32, 32), 0, "video").clamp(-1, 1)
+    with torch.no_grad():
+        raw = pipeline.vae.encode(video).latent_dist.mode()
+    config = pipeline.vae.config
+    mean, std = (torch.tensor(config[n]).view(1, -1, 1, 1, 1) for n in ("latents_mean", "latents_std"))
+    torch.testing.assert_close(model.encode_video(video), (raw - mean) / std)
+    assert not torch.allclose(model.encode_video(video), (raw - mean) * std, atol=1e-3)  # the twin peers ship
+
+
+def test_decode_is_the_pipelines(model: VideoModel, pipeline: Any) -> None:
+    latents = noise((1, *model.latent_shape(9, 32, 32)), 0, "decode")
+    config = pipeline.vae.config
+    mean, std = (torch.tensor(config[n]).view(1, -1, 1, 1, 1) for n in ("latents_mean", "latents_std"))
+    with torch.no_grad():
+        theirs = pipeline.vae.decode(latents * std + mean, return_dict=False)[0].clamp(-1, 1)
+    torch.testing.assert_close(model.decode(latents), theirs)
+    assert model.decode(latents).shape == (1, 3, 9, 32, 32)
+
+
+def test_our_lora_loads_in_the_pipeline_and_gives_our_output(tiny_model_folder: Path, tmp_path: Path) -> None:
+    from diffusers import WanPipeline
+
+    ours = load_model(str(tiny_model_folder), device="cpu")
+    latents = noise((1, *ours.latent_shape(9, 32, 32)), 0, "lora")
+    t, text = torch.tensor([0.7]), ours.encode_text(PROMPTS[:1])
+    with torch.no_grad():
+        before = ours.predict(latents, t, text)
+    for index, parameter in enumerate(add_lora(ours, rank=4, alpha=8, seed=0)):
+        parameter.data = noise(tuple(parameter.shape), 0, "lora weights", index) * 0.2
+    with torch.no_grad():
+        expected = ours.predict(latents, t, text)
+    save_lora(ours, tmp_path)
+
+    theirs = WanPipeline.from_pretrained(tiny_model_folder, local_files_only=True, use_safetensors=True)
+    theirs.load_lora_weights(tmp_path, local_files_only=True)
+    with torch.no_grad():
+        found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+    assert float((expected - before).abs().max()) > 1e-3
+    assert float((found - expected).abs().max()) <= 1e-5
+
+    again = load_model(str(tiny_model_folder), device="cpu")
+    load_lora(again, tmp_path)
+    with torch.no_grad():
+        assert float((again.predict(latents, t, text) - expected).abs().max()) <= 1e-6
+    for name, tensor in lora_tensors(ours).items():
+        assert torch.equal(tensor, lora_tensors(again)[name])
+
+
+def test_a_lora_saved_by_the_pipeline_loads_here(tiny_model_folder: Path, tmp_path: Path) -> None:
+    from diffusers import WanPipeline
+    from peft import get_peft_model_state_dict
+
+    source = load_model(str(tiny_model_folder), device="cpu")
+    for index, parameter in enumerate(add_lora(source, rank=4, alpha=4, seed=0)):
+        parameter.data = noise(tuple(parameter.shape), 1, "lora weights", index) * 0.2
+    WanPipeline.save_lora_weights(tmp_path, transformer_lora_layers=get_peft_model_state_dict(source.denoiser))
+    again = load_model(str(tiny_model_folder), device="cpu")
+    load_lora(again, tmp_path)
+    for name, tensor in lora_tensors(source).items():
+        assert torch.equal(tensor, lora_tensors(again)[name])
