@@ -108,7 +108,7 @@ def audit_figure(biases: Sequence[Bias], level: str, title: str) -> Figure:
         },
         "shapes": [rule(50.0)],
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "reversed"},
-        "margin": {"l": 8, "r": 12, "t": 30, "b": 32},
+        "margin": {"l": 8, "r": 26, "t": 30, "b": 32},
     }
     alt = f"{title}: " + "; ".join(f"{bias.mode}, {bias.side} {percent(bias.share['mean'])}" for bias in here)
     return Figure(f"audit-{level}", data, layout, 96 + 50 * len(sides), alt)
