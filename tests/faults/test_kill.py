@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,26 +27,28 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
-def finish(*arguments: str) -> float:
-    """Run to the end and return the seconds it took."""
-    begun = time.monotonic()
+def finish(*arguments: str) -> None:
     process = start(*arguments)
     _, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors.decode()
-    return time.monotonic() - begun
 
 
-def kill_and_finish(arguments: list[str], seconds: float, kills: int, name: str) -> int:
-    """Start and SIGKILL ``kills`` times within the time a whole run takes, then run to the end; return the hits."""
+def kill_and_finish(arguments: list[str], progress: Callable[[], int], targets: Sequence[int], name: str) -> int:
+    """SIGKILL once each time ``progress`` reaches a target, a random moment later; then run to the end.
+
+    Returns:
+        How many kills hit a running process.
+    """
     rng = stream("test", "kill", name)
     hits = 0
-    for _ in range(kills):
+    for target in targets:
         process = start(*arguments)
-        try:
-            process.wait(timeout=float(rng.uniform(0.25, 1.0)) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            hits += process.wait() == -signal.SIGKILL
+        until = time.monotonic() + 250
+        while progress() < target and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.15)))
+        process.send_signal(signal.SIGKILL)
+        hits += process.wait() == -signal.SIGKILL
         assert process.stderr is not None
         process.stderr.close()
     finish(*arguments)
@@ -62,8 +65,12 @@ def test_pairs_make(pairs_project: Path, tiny_model_folder: Path, tmp_path: Path
     for copy in (whole, killed):
         shutil.copytree(pairs_project, copy)
     arguments = ["pairs", "make", "--model", str(tiny_model_folder), "--steps", "4", "--batch-size", "1"]
-    seconds = finish(*arguments, "--project", str(whole))
-    hits = kill_and_finish([*arguments, "--project", str(killed)], seconds, 5, "pairs")
+    finish(*arguments, "--project", str(whole))
+
+    def published() -> int:
+        return len(list((killed / "pairs").glob("[!.]*/row.json")))
+
+    hits = kill_and_finish([*arguments, "--project", str(killed)], published, [0, 1, 2, 4], "pairs")
     assert hits >= 3, f"only {hits} kills hit a running process"
     expected, found = contents(whole / "pairs"), contents(killed / "pairs")
     assert len(expected) == 6 * 4 + 1
@@ -79,8 +86,13 @@ def test_train(labelled_project: Path, tiny_model_folder: Path, tmp_path: Path) 
         shutil.copytree(labelled_project, copy)
     arguments = ["train", "--model", str(tiny_model_folder), "--max-steps", "40", "--save-every", "2"]
     arguments += ["--batch-size", "2", "--lora-rank", "4", "--eval-every", "10", "--name", "run"]
-    seconds = finish(*arguments, "--project", str(whole))
-    hits = kill_and_finish([*arguments, "--project", str(killed)], seconds, 5, "train")
+    finish(*arguments, "--project", str(whole))
+    metrics = killed / "runs" / "run" / "metrics.jsonl"
+
+    def logged() -> int:
+        return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+
+    hits = kill_and_finish([*arguments, "--project", str(killed)], logged, [1, 6, 13, 25], "train")
     assert hits >= 3, f"only {hits} kills hit a running process"
     expected, found = contents(whole / "runs" / "run"), contents(killed / "runs" / "run")
     assert found.keys() == expected.keys()
