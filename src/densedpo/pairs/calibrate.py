@@ -30,7 +30,7 @@ from densedpo.store.tables import read_table
 
 ETAS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 AGREEMENT_SHARE = 0.6  # of the agreement at the lowest level that the highest suggested level must keep
-DIFFERENCE_SHARE = 0.35  # of an independent pair's difference that the lowest suggested level must reach
+DIFFERENCE_SHARE = 0.3  # of an independent pair's difference that the lowest suggested level must reach
 _SHEET_FRAMES = 6
 
 Frames = NDArray[np.uint8]

@@ -1,0 +1,237 @@
+"""The command line: the contract's order of verbs, one JSON object, one clear line for each wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densedpo.clips.encode import write_video
+from densedpo.keys import stream
+from densedpo.miniworld import scenes
+
+REAL_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed and returned."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.out)
+        return loaded
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    from densedpo import cli
+
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["densedpo", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def fails(result: Result, *words: str) -> None:
+    """One clear line, exit code 1, nothing on standard output."""
+    assert result.code == 1, result.err
+    errors = [line for line in result.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "Traceback" not in result.err, result.err
+    for word in words:
+        assert word in errors[0], errors[0]
+    assert result.out == ""
+
+
+def contract(run: Run, source: Path, model: Path, project: Path) -> dict[str, dict[str, Any]]:
+    """Run the verbs in the order of the contract and return what each printed."""
+    captions = source / "captions.csv"
+    steps: list[list[object]] = [
+        ["clips", "add", source, "--captions", captions, "--model", model],
+        ["pairs", "make", "--limit", 4],
+        ["label", "judge", "--judge", "metric", "--metric-tie-band", 0],
+        ["label", "status"],
+        ["label", "audit"],
+        ["label", "freeze"],
+        ["train", "--method", "dense", "--max-steps", 2, "--batch-size", 2, "--eval-share", 0],
+        ["sample", "--prompt", "a red circle drifting", "--run", "dense", "--seeds", 1],
+        ["report"],
+    ]
+    results = {}
+    for step in steps:
+        result = run(*step, "--project", project, "--json")
+        assert result.code == 0, (step, result.err)
+        results[" ".join(str(word) for word in step[:2])] = result.value
+    return results
+
+
+def test_the_contract_on_drawn_clips(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    assert run("miniworld", "clips", source, "--count", 3).code == 0
+    found = contract(run, source, tiny_model_folder, tmp_path / "project")
+    assert found["clips add"]["clips"] == 3
+    assert found["pairs make"]["made"] == 3
+    assert sum(found["label judge"]["answers"].values()) == 12
+    assert found["label freeze"]["segments"] == 12
+    assert Path(found["train --method"]["lora"]).is_file()
+    assert Path(found["sample --prompt"]["videos"][0]).is_file()
+    assert "<html" in Path(found["report"]["report"]).read_text()
+
+
+@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the folder of real clips beside the project")
+def test_the_contract_on_real_files(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    found = contract(run, REAL_CLIPS, tiny_model_folder, tmp_path / "project")
+    assert found["clips add"]["accepted"] == 4
+    assert found["clips add"]["clips"] >= 5  # the long file is split at its cuts
+    assert found["pairs make"]["made"] == 4
+
+
+def test_settings_of_the_project_are_kept(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    source, project = tmp_path / "source", tmp_path / "project"
+    run("miniworld", "clips", source, "--count", 1)
+    first = ["clips", "add", source, "--captions", source / "captions.csv", "--model", tiny_model_folder]
+    assert run(*first, "--project", project).code == 0
+    shown = run("train", "--project", project, "--dry-run", "--json", "--beta", 250).value
+    assert shown["model"] == str(tiny_model_folder)
+    assert shown["train"]["beta"] == 250
+    paper = run("train", "--project", project, "--dry-run", "--json", "--preset", "paper").value
+    assert (paper["train"]["lora_rank"], paper["train"]["batch_size"], paper["train"]["max_steps"]) == (128, 256, 1000)
+
+
+def test_wrong_settings(run: Run, tmp_path: Path) -> None:
+    fails(run("pairs", "make", "--project", tmp_path, "--eta-low", "1.2"), "pairs.eta_low", "1.2")
+    fails(run("pairs", "make", "--project", tmp_path, "--eta-high", "0"), "pairs.eta_high")
+    fails(run("pairs", "make", "--project", tmp_path, "--eta-low", ".9", "--eta-high", ".8"), "eta_low (0.9)")
+    fails(run("train", "--project", tmp_path, "--method", "magic"), "train.method", "magic")
+    fails(run("train", "--project", tmp_path, "--preset", "secret"), "secret", "paper")
+    (tmp_path / "densedpo.yaml").write_text("train: {betta: 3}\n")
+    fails(run("train", "--project", tmp_path), "train.betta", "unknown setting", "densedpo.yaml")
+    (tmp_path / "densedpo.yaml").write_text("train: [\n")
+    fails(run("train", "--project", tmp_path), "not readable as YAML")
+
+
+def test_wrong_usage_exits_with_two(run: Run, tmp_path: Path) -> None:
+    assert run("train", "--no-such-flag").code == 2
+    assert run("no-such-verb").code == 2
+    assert run("clips", "add").code == 2
+
+
+def test_wrong_folders(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    add = ["clips", "add", "--model", tiny_model_folder, "--project", tmp_path / "project"]
+    fails(run(*add, tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "empty").mkdir()
+    fails(run(*add, tmp_path / "empty"), "empty")
+    fails(run("pairs", "make", "--project", tmp_path / "new", "--model", tiny_model_folder), "clips add")
+    fails(run("label", "judge", "--project", tmp_path / "new"), "pairs make")
+    fails(run("pairs", "make", "--project", tmp_path, "--model", tmp_path / "empty"), "model_index.json")
+
+
+def test_bad_files_are_named_and_the_rest_goes_on(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    frames = scenes.render(scenes.draw_scene(scenes.subjects()[0], "bad files"))
+    write_video(source / "good.mp4", frames, 8.0)
+    write_video(source / "short.mp4", frames[:5], 8.0)
+    (source / "text.mp4").write_text("a text, renamed")
+    (source / "empty.mp4").write_bytes(b"")
+    (source / "cut.mp4").write_bytes((source / "good.mp4").read_bytes()[:600])
+    rows = [f"{name}.mp4,a red circle drifting" for name in ("good", "short", "text", "empty", "cut", "missing")]
+    (source / "captions.csv").write_text("path,caption\n" + "\n".join(rows) + "\n")
+    arguments = ["clips", "add", source, "--captions", source / "captions.csv", "--model", tiny_model_folder]
+    result = run(*arguments, "--project", tmp_path / "project", "--json")
+    assert result.code == 0
+    assert (result.value["accepted"], result.value["clips"], len(result.value["rejected"])) == (1, 1, 4)
+    for name in ("short", "text", "empty", "cut"):
+        lines = [line for line in result.err.splitlines() if f"{name}.mp4" in line and "warning" in line]
+        assert len(lines) == 1, (name, result.err)
+    assert "missing.mp4" in str(result.value["captions_without_file"]) and "missing.mp4" in result.err
+
+
+def test_labels_with_an_unknown_pair(run: Run, pairs_project: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text('{"pair_id": "0123456789abcdef", "segment": 0, "answer": "a"}\n')
+    fails(run("label", "import", file, "--project", pairs_project), "0123456789abcdef", "labels.jsonl")
+
+
+def test_a_lora_of_another_base_is_refused(
+    run: Run, tiny_model_folder: Path, labelled_project: Path, tmp_path: Path
+) -> None:
+    train = ["train", "--max-steps", 1, "--batch-size", 1, "--lora-rank", 2, "--eval-share", 0, "--name", "tuned"]
+    assert run(*train, "--model", tiny_model_folder, "--project", labelled_project).code == 0
+    other = Path(shutil.copytree(tiny_model_folder, tmp_path / "other"))
+    weights = next((other / "transformer").glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    sample = ["sample", "--prompt", "a red circle drifting", "--run", "tuned", "--project", labelled_project]
+    fails(run(*sample, "--model", other), "trained on base")
+
+
+def test_a_pickle_under_any_name_is_refused_unread(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    import pickle  # noqa: TID251  (to write the attack; nothing of ours reads it)
+
+    marker = tmp_path / "marker"
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.system, (f"touch {marker}",))
+
+    lora = tmp_path / "project" / "runs" / "evil" / "lora"
+    lora.mkdir(parents=True)
+    (lora / "pytorch_lora_weights.safetensors").write_bytes(pickle.dumps(Attack()))
+    sample = ["sample", "--prompt", "x", "--run", "evil", "--project", tmp_path / "project"]
+    fails(run(*sample, "--model", tiny_model_folder), "safetensors")
+    other = Path(shutil.copytree(tiny_model_folder, tmp_path / "other"))
+    weights = next((other / "transformer").glob("*.safetensors"))
+    weights.unlink()
+    weights.with_name("diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
+    fails(run("sample", "--prompt", "x", "--project", tmp_path / "p", "--model", other), "cannot load")
+    assert not marker.exists()
+
+
+def test_run_names_may_not_lead_outside(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    sample = ["sample", "--prompt", "x", "--run", "../../etc", "--project", tmp_path]
+    fails(run(*sample, "--model", tiny_model_folder), "leads outside")
+
+
+def test_prompt_files(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    sample = ["sample", "--model", tiny_model_folder, "--project", tmp_path, "--prompts"]
+    fails(run(*sample, tmp_path / "none.txt"), "none.txt")
+    (tmp_path / "bad.jsonl").write_text("{not json\n")
+    fails(run(*sample, tmp_path / "bad.jsonl"), "line 1")
+    (tmp_path / "bad.csv").write_text("words\nhello\n")
+    fails(run(*sample, tmp_path / "bad.csv"), "no column named prompt")
+
+
+def test_doctor(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    found = run("doctor", "--model", tiny_model_folder, "--project", tmp_path, "--json").value
+    assert found["problems"] == []
+    assert found["clip_geometry"]["num_frames"] == 33
+    missing = run("doctor", "--model", tmp_path / "none", "--project", tmp_path, "--json").value
+    assert len(missing["problems"]) == 1
+
+
+def test_random_streams_do_not_depend_on_what_ran_before() -> None:
+    first = stream("run", "purpose", 1).normal(size=3).tolist()
+    stream("run", "other").normal(size=100)
+    assert stream("run", "purpose", 1).normal(size=3).tolist() == first
