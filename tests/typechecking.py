@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: beartype, with whole numbers accepted where floats are asked for (PEP 484)."""
+"""The run-time type checker of the tests: beartype, with whole numbers accepted for floats (PEP 484)."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class LabelSettings(_Section):
 
     segment_s: float = Field(1.0, gt=0, description="length of a segment in seconds")
     metric_tie_band: float = Field(
-        0.15, ge=0, description="log-quality difference below which the metric judge says tie"
+        0.05, ge=0, description="log-quality difference below which the metric judge says tie"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -48,7 +50,7 @@ def test_grids_fall_from_one_to_zero(steps: int, shift: float) -> None:
     grid = shifted_grid(steps, shift)
     assert len(grid) == steps + 1
     assert grid[0] == 1.0 and grid[-1] == 0.0
-    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+    assert all(a > b for a, b in pairwise(grid))
 
 
 @pytest.mark.parametrize(("steps", "shift"), [(50, 3.0), (16, 5.0), (40, 1.0), (1, 5.0), (50, 8.0)])
@@ -66,7 +68,7 @@ def test_a_start_keeps_eta_exactly_and_the_grid_below_it(steps: int, shift: floa
     part = grid_from(grid, eta)
     assert part[0] == eta
     assert part[1:] == grid[len(grid) - len(part) + 1 :]
-    assert all(a > b for a, b in zip(part, part[1:], strict=False))
+    assert all(a > b for a, b in pairwise(part))
     replaced = grid[len(grid) - len(part)]
     assert abs(replaced - eta) == min(abs(level - eta) for level in grid[:-1])
 

@@ -179,7 +179,7 @@ def test_sft_loss_is_the_mean_error() -> None:
 @pytest.mark.parametrize("wrong", [(2, 3), (1, 4)])
 def test_wrong_shapes_are_refused(wrong: tuple[int, int]) -> None:
     errors = torch.zeros(1, 3)
-    with pytest.raises((ValueError, TypeCheckError), match="shape|Type-check"):
+    with pytest.raises((ValueError, TypeCheckError), match=r"shape|Type-check"):
         dense_dpo_loss(errors, errors, errors, errors, torch.zeros(wrong), beta=1)
 
 

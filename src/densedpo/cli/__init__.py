@@ -19,6 +19,8 @@ def main() -> NoReturn:
     0 done; 1 failed, with one line saying what, where and what to do; 2 wrong usage; 130 or 143 stopped by a signal,
     resumable by repeating the command.
     """
+    # threads that wait must sleep: on shared cores, spinning ones slow the work down many times over
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # libraries must not draw their own bars over ours, nor phone home
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

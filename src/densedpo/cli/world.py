@@ -63,6 +63,22 @@ def miniworld_validate(
     return validate(trials, seed)
 
 
+@verb(miniworld_app, "sheet", sections=("",))
+def miniworld_sheet(
+    call: Call,
+    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="Training captions.")] = 12,
+    held_out_rows: Annotated[int, typer.Option(min=1, help="Held-out captions, marked with a star.")] = 6,
+) -> Any:
+    """Sample the model on captions of the world into one contact sheet."""
+    from densedpo.miniworld.sheet import write_sheet
+    from densedpo.models.load import load_model
+
+    settings = call.settings
+    model = load_model(settings.model, revision=settings.revision, device=settings.device)
+    return write_sheet(model, out, rows, held_out_rows, settings.seed)
+
+
 @verb(miniworld_app, "train-base")
 def miniworld_train_base(
     call: Call,

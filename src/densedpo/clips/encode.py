@@ -24,8 +24,8 @@ Profile = Literal["master", "view"]
 
 VIEW_SHORT_SIDE_PX = 240
 _BT709 = {"colorprim": "bt709", "transfer": "bt709", "colormatrix": "bt709"}
-# x264's fast lookahead reads memory it never wrote, so that equal frames gave unequal bytes from one process to the next
-# (seen on 32x32 clips); a killed and repeated job must end with the same files, so there is no lookahead.
+# x264's lookahead made unequal bytes of equal frames from one process to the next (seen on 32x32 clips). A killed and
+# repeated job must end with the same files, so there is no lookahead.
 _EXACT = {"cpu-independent": "1", "bframes": "0", "rc-lookahead": "0", "mbtree": "0"}
 _X264 = ":".join(f"{k}={v}" for k, v in {"threads": "1", "lookahead-threads": "1", **_EXACT, **_BT709}.items())
 _OPTIONS: dict[Profile, dict[str, str]] = {

@@ -33,23 +33,29 @@ def evaluate(
 ) -> dict[str, Any]:
     """Sample and score the base and every run; write ``evals/NAME`` and return the summary.
 
+    Repeated runs and prompts count once.
+
     Raises:
-        ConfigError: if no run or no prompt is given, or a run is called ``base``.
+        ConfigError: if no prompt is given, the scorer cannot score one, or a run is called ``base``.
+        ProjectError: if a run has no LoRA.
+        ModelError: if a LoRA was trained on another base.
     """
+    runs, prompts = list(dict.fromkeys(runs)), list(dict.fromkeys(prompts))
     if not prompts:
         raise ConfigError("no prompts to evaluate on; give --prompts FILE")
     if BASE in runs:
         raise ConfigError(f"a run may not be called {BASE!r} here: that name is the untuned model's")
+    for prompt in prompts:
+        scorer.check(prompt.text)
+    loras = {run: project.need(project.run(run) / "lora" / FILE_NAME, f"densedpo train --name {run}") for run in runs}
+    digests = {run: sha256_file(lora) for run, lora in loras.items()}
     folder = project.evaluation(name)
     rows: list[Row] = []
-    loras: dict[str, str] = {}
     fingerprint, recipe = "", None
+    # the old summary speaks of videos that may be made again now: while this goes on there is none
+    (folder / "summary.json").unlink(missing_ok=True)
     for model_name in [BASE, *runs]:
-        lora = None
-        if model_name != BASE:
-            lora = project.need(project.run(model_name) / "lora" / FILE_NAME, f"densedpo train --name {model_name}")
-            loras[model_name] = sha256_file(lora)
-        model = load_tuned(settings.model, lora, revision=settings.revision, device=settings.device)
+        model = load_tuned(settings.model, loras.get(model_name), revision=settings.revision, device=settings.device)
         fingerprint = model.fingerprint
         recipe = resolve_sampling(settings.sample, model.defaults)
         videos = sample_videos(model, prompts, recipe, folder / "videos" / model_name, model_name)
@@ -69,14 +75,17 @@ def evaluate(
         "score_info": {score: info.as_dict() for score, info in scorer.infos.items()},
         **summarise(rows, score_names, runs),
         "settings": vars(recipe) | {"model": settings.model},
-        "hashes": {"base": fingerprint, "prompts": prompts_digest(prompts), "loras": loras},
+        "hashes": {"base": fingerprint, "prompts": prompts_digest(prompts), "loras": digests},
     }
     write_json(folder / "summary.json", summary)
     return summary
 
 
 def summarise(rows: Sequence[Row], score_names: Sequence[str], runs: Sequence[str]) -> dict[str, Any]:
-    """Return scores and differences with 95 % intervals: bootstrap over prompts, seeds nested inside."""
+    """Return scores, differences and ratios with 95 % intervals: bootstrap over prompts, seeds nested inside.
+
+    A ratio is sum(tuned) / sum(base); None where the base's scores are all zero or one is negative.
+    """
     scores: dict[str, Any] = {}
     differences: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
@@ -91,7 +100,10 @@ def summarise(rows: Sequence[Row], score_names: Sequence[str], runs: Sequence[st
                 s: _plain(cluster_bootstrap([r[s] - b[s] for r, b in pairs], clusters, seed=s)) for s in score_names
             }
             ratios[model] = {
-                s: _plain(cluster_bootstrap([[r[s], b[s]] for r, b in pairs], clusters, seed=s)) for s in score_names
+                s: _plain(cluster_bootstrap([[r[s], b[s]] for r, b in pairs], clusters, seed=s))
+                if all(b[s] >= 0 for _, b in pairs)
+                else None
+                for s in score_names
             }
     return {"scores": scores, "differences": differences, "ratios": ratios}
 

@@ -7,7 +7,7 @@ weights and works on any video.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,20 @@ class ScoreInfo:
         return asdict(self)
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores one video at a time; ``infos`` names every score it returns."""
 
     name: str
     infos: ClassVar[dict[str, ScoreInfo]]
+
+    def check(self, prompt: str) -> None:
+        """Refuse a prompt whose videos cannot be scored; called for every prompt before anything is sampled.
+
+        Raises:
+            ConfigError: naming the prompt and what is expected.
+        """
+        ...
 
     def score(self, frames: NDArray[np.uint8], fps: float, prompt: str) -> dict[str, float]:
         """Return one finite number a score for frames [T, H, W, 3]."""
@@ -53,6 +62,9 @@ class FrameScorer:
         "warp_error": ScoreInfo("warping error", "", "lower", "Colour change that motion does not explain."),
         "flicker": ScoreInfo("flicker", "", "lower", "Brightness change that motion does not explain."),
     }
+
+    def check(self, prompt: str) -> None:
+        """Accept every prompt."""
 
     def score(self, frames: NDArray[np.uint8], fps: float, prompt: str) -> dict[str, float]:
         """Return the means of the frame measures; the prompt is not looked at."""

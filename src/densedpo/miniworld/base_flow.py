@@ -162,7 +162,8 @@ def encode_dataset(vae: AutoencoderKLWan, folder: Path, recipe: FlowRecipe, run:
     batches = []
     for start in track(range(0, recipe.clips, 16), "encoding clips"):
         frames = np.stack([scenes.render(scene) for scene in drawn[start : start + 16]])
-        batches.append((vae.encode(to_tensor(frames)).latent_dist.mode() - mean) / std)
+        encoded = vae.encode(to_tensor(frames).to(vae.device)).latent_dist.mode().cpu()
+        batches.append((encoded - mean) / std)
     latents = torch.cat(batches)
     with replacing(path) as temporary:
         save_file({"latents": latents}, temporary)
@@ -190,6 +191,8 @@ def train_flow(
     with seeded_initialisation(seed):
         model, average = TextToLatents(tokenizer), TextToLatents(tokenizer)
     average.load_state_dict(model.state_dict())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, average = model.to(device), average.to(device)  # before the optimizers, whose state follows the weights
     optimizers = _optimizers(model)
     start = 0
     if (checkpoint := load_latest(folder)) is not None:
@@ -200,13 +203,9 @@ def train_flow(
         for number, optimizer in enumerate(optimizers):
             restore_optimizer(optimizer, checkpoint.tensors, f"optimizer{number}")
     if start < recipe.steps:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        say(
-            f"training the transformer on {device}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
-        )
-        _train_steps(
-            model.to(device), average.to(device), optimizers, tokenizer, latents, captions, folder, recipe, start
-        )
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        say(f"training the transformer on {device}, {millions:.2f} M parameters")
+        _train_steps(model, average, optimizers, tokenizer, latents, captions, folder, recipe, start)
     return tokenizer, average.cpu().eval()
 
 
@@ -221,7 +220,7 @@ def _train_steps(
     recipe: FlowRecipe,
     start: int,
 ) -> None:
-    run = "flow"
+    run = "flow"  # batches and noise are the same for every seed; clips and first weights are not
     device = next(model.parameters()).device
     tokens = tokenizer([*captions, ""], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
     ids, masks = tokens.input_ids.to(device), tokens.attention_mask.to(device)
@@ -259,6 +258,7 @@ def _train_steps(
             log.write({"step": step + 1, "loss": running / 10, "gradient_norm": norm.item()})
             running = 0.0
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == recipe.steps:
+            log.sync()
             tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
             # tied embeddings appear under two names; safetensors wants each to own its memory
             tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}

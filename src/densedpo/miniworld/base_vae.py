@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from densedpo.keys import seeded_initialisation, stream, torch_stream
+from densedpo.keys import noise, seeded_initialisation, stream
 from densedpo.miniworld import scenes
 from densedpo.observe import MetricsLog, say, track
 from densedpo.training.checkpoint import load_latest, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -93,6 +93,7 @@ def train_vae(folder: Path, recipe: VaeRecipe, seed: int) -> AutoencoderKLWan:
     """Train the VAE, resuming from the newest checkpoint in ``folder``; return it in evaluation mode."""
     with seeded_initialisation(seed):
         vae = build_vae()
+    vae.to("cuda" if torch.cuda.is_available() else "cpu")  # before the optimizer, whose state follows the weights
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     start = 0
     if (checkpoint := load_latest(folder)) is not None:
@@ -113,8 +114,8 @@ def _train_steps(
     clips = np.stack([scenes.render(scene) for scene in drawn])
     grounds = np.stack([scenes.background(scene.corners_rgb) for scene in drawn]).astype(np.float32)
     log = MetricsLog(folder / "metrics.jsonl", keep_up_to_step=start)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vae.to(device).train()
+    device = vae.device
+    vae.train()
     for step in track(range(start, recipe.steps), "VAE", total=recipe.steps, done=start):
         frames, count = _window(recipe, step)
         rng = stream("miniworld", "vae-batch", run, step)
@@ -125,7 +126,8 @@ def _train_steps(
         weight = 1 + recipe.object_weight * torch.from_numpy(np.minimum(difference, 1)).to(device)[:, None]
         video = to_tensor(batch).to(device)
         posterior = vae.encode(video).latent_dist
-        latents = posterior.sample(generator=torch_stream("miniworld", "vae-posterior", run, step))
+        spread = noise(tuple(posterior.mean.shape), "miniworld", "vae-posterior", run, step).to(device)
+        latents = posterior.mean + posterior.std * spread
         error = vae.decode(latents).sample - video
         l1 = (weight * error.abs()).mean() / weight.mean()
         l2 = (weight * error.square()).mean() / weight.mean()
@@ -142,10 +144,10 @@ def _train_steps(
             row = {"step": step + 1, "loss": loss.item(), "l1": l1.item(), "kl": kl.item(), "psnr_db": psnr}
             log.write(row | {"frames": frames, "gradient_norm": norm.item()})
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == recipe.steps:
+            log.sync()
             tensors = {f"vae.{k}": v for k, v in vae.state_dict().items()} | optimizer_tensors(optimizer)
             save_checkpoint(folder, step + 1, tensors, {})
     log.close()
-    vae.cpu()
 
 
 @torch.no_grad()
@@ -154,7 +156,7 @@ def measure_latents(vae: AutoencoderKLWan, seed: int, clips: int = 256) -> tuple
     sums, squares, count = torch.zeros(LATENT_CHANNELS), torch.zeros(LATENT_CHANNELS), 0
     for index in range(clips):
         frames = scenes.render(training_scene(index, f"statistics-{seed}"))
-        latents = vae.encode(to_tensor(frames)[None]).latent_dist.mode()[0]
+        latents = vae.encode(to_tensor(frames)[None].to(vae.device)).latent_dist.mode()[0].cpu()
         sums += latents.sum(dim=(1, 2, 3))
         squares += latents.square().sum(dim=(1, 2, 3))
         count += latents[0].numel()

@@ -7,11 +7,12 @@ drawn clips -> clips add -> pairs make (independent, guided) -> simulated labels
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from densedpo.clips.add import add_clips
 from densedpo.config import Settings, parse_settings
+from densedpo.errors import ConfigError
 from densedpo.evaluation.run import BASE, evaluate
 from densedpo.labels.audit import audit
 from densedpo.labels.snapshot import freeze
@@ -23,6 +24,7 @@ from densedpo.models.load import load_model
 from densedpo.observe import say
 from densedpo.pairs.make import make_pairs
 from densedpo.report.build import build_report
+from densedpo.store.files import read_json, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
 from densedpo.training.run import train
@@ -43,6 +45,7 @@ class DemoSize:
 def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[str, Any]:
     """Run every stage and return the numbers; repeating it resumes where it was stopped."""
     start = time.monotonic()
+    _claim(project, seed, size)
     base = {"seed": seed, "device": device}
     settings = parse_settings(
         base
@@ -88,6 +91,18 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
         "held_out_prompts": len(summary["prompts"]),
         "settings": settings_used(settings),
     }
+
+
+def _claim(project: Project, seed: int, size: DemoSize) -> None:
+    """Remember what this folder's demo is, and refuse to mix it with another.
+
+    Raises:
+        ConfigError: if the folder holds a demo of another seed or size.
+    """
+    path, wanted = project.root / "demo.json", {"seed": seed, **asdict(size)}
+    if path.exists() and read_json(path) != wanted:
+        raise ConfigError(f"{project.root}: holds a demo with {read_json(path)}; choose another --project or remove it")
+    write_json(path, wanted)
 
 
 def slower_shares(found: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from densedpo.errors import ConfigError
 from densedpo.evaluation.scorers import ScoreInfo
 from densedpo.miniworld.examiner import examine
+from densedpo.miniworld.scenes import parse_caption
 
 
 class ExaminerScorer:
@@ -32,6 +34,18 @@ class ExaminerScorer:
             "text agreement", "", "higher", "Whether the captioned shape and colour are there."
         ),
     }
+
+    def check(self, prompt: str) -> None:
+        """Refuse a prompt that is not a caption of this world.
+
+        Raises:
+            ConfigError: naming the prompt.
+        """
+        if parse_caption(prompt) is None:
+            raise ConfigError(
+                f"prompt {prompt!r} is not a caption of the drawn world, such as 'a red square drifting'; use --scorer "
+                f"frames"
+            )
 
     def score(self, frames: NDArray[np.uint8], fps: float, prompt: str) -> dict[str, float]:
         """Return the four scores of one clip."""

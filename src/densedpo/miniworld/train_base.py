@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from densedpo.errors import ConfigError
 from densedpo.keys import content_id
 from densedpo.miniworld import scenes
 from densedpo.miniworld.base_flow import TEXT_LENGTH, FlowRecipe, TextToLatents, encode_dataset, train_flow
@@ -53,7 +54,12 @@ def train_base(output: Path, work: Path, recipe: BaseRecipe) -> dict[str, Any]:
 
     Returns:
         What was trained, as written to ``densedpo.json``.
+
+    Raises:
+        ConfigError: if ``output`` exists and is not such a model.
     """
+    if output.exists() and not (output / "densedpo.json").is_file():
+        raise ConfigError(f"{output}: exists and is no model of ours; choose another --out, it would be replaced")
     # a changed recipe gets folders of its own, so that it never resumes another one's checkpoints
     vae_folder = work / f"vae-{content_id(asdict(recipe.vae), recipe.seed, length=8)}"
     vae = train_vae(vae_folder, recipe.vae, recipe.seed)

@@ -54,6 +54,7 @@ PAIRS_SCHEMA = pa.schema(
         ("width", pa.int64()),
         ("duration_s", pa.float64()),
         ("clip_sha256", pa.string()),
+        ("source_sha256", pa.string()),
         ("sha256_a", pa.string()),
         ("sha256_b", pa.string()),
         ("sha256_latents", pa.string()),
@@ -107,10 +108,16 @@ def make_pairs(project: Project, model: VideoModel, settings: Settings, *, limit
                     row = _row(pair, recipe, model, clips[pair.clip_id], len(grid_from(grid, pair.eta)) - 1)
                     _publish(project, model, row, clip_latents, sides)
                     summary.made += 1
-    rows = list(collect_rows(project.pairs).values())
+    rows = [row for row in collect_rows(project.pairs).values() if _is_current(row, clips)]
     write_table(project.pairs_table, rows, PAIRS_SCHEMA)
     summary.pairs_in_project = len(rows)
     return summary
+
+
+def _is_current(row: Row, clips: dict[str, Row]) -> bool:
+    """Say whether a pair's clip is still in the project, with the caption and the bytes it was made from."""
+    clip = clips.get(row["clip_id"])
+    return clip is not None and (clip["sha256"], clip["caption"]) == (row["clip_sha256"], row["caption"])
 
 
 def check_geometry(clips: Iterable[Row], model: VideoModel) -> None:
@@ -189,6 +196,7 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
         "temporal_stride": model.temporal_stride,
         **{name: clip[name] for name in ("fps", "num_frames", "height", "width", "duration_s")},
         "clip_sha256": clip["sha256"],
+        "source_sha256": clip["source_sha256"],
     }
 
 

@@ -75,7 +75,8 @@ def plan_pairs(
         for clip in sorted(clips, key=lambda row: row["clip_id"]):
             rng = stream(recipe.seed, "eta", clip["clip_id"], repeat)
             eta = float(rng.uniform(recipe.eta_low, recipe.eta_high))
-            pair_id = content_id("pair", clip["clip_id"], repeat, eta, vars(recipe), fingerprint)
+            made_from = [clip[name] for name in ("clip_id", "sha256", "caption")]
+            pair_id = content_id("pair", made_from, repeat, eta, vars(recipe), fingerprint)
             planned.append(PlannedPair(pair_id, clip["clip_id"], clip["caption"], eta, clip["num_frames"]))
     return planned[:limit]
 

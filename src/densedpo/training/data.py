@@ -1,6 +1,6 @@
 """What training reads: a frozen label snapshot and the pairs' latents, nothing else.
 
-Labels are spread to latent frames here, once. Held-out pairs are chosen by clip, so the two sets never share a source.
+Labels are spread to latent frames here, once. Held-out pairs are chosen by source file, so the two sets share none.
 The order of pairs is a function of (run, step), which leaves resume nothing to restore.
 """
 
@@ -36,12 +36,21 @@ class PairItem:
 
     pair_id: str
     clip_id: str
+    source_sha256: str
     caption: str
     latents_path: Path
     sha256_latents: str
     num_segments: int
     frame_labels: tuple[float, ...]
     clip_label: float
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One pair in one epoch: what a batch is made of and what its t and noise are named by."""
+
+    item: PairItem
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,9 @@ class PairLatents:
     b: Tensor
 
 
-def load_items(project: Project, snapshot: LabelSnapshot, method: Method, pair_mode: str) -> list[PairItem]:
+def load_items(
+    project: Project, snapshot: LabelSnapshot, method: Method, pair_mode: str, fingerprint: str
+) -> list[PairItem]:
     """Return the pairs that ``method`` can learn from, in order of id; pairs without any preference are dropped.
 
     Args:
@@ -61,10 +72,11 @@ def load_items(project: Project, snapshot: LabelSnapshot, method: Method, pair_m
         snapshot: frozen labels.
         method: a preference method, or ``sft``, which takes every labelled pair's clip once.
         pair_mode: ``guided`` or ``independent``.
+        fingerprint: the base model's; latents of another model mean nothing to it.
 
     Raises:
         LabelError: if the snapshot names a pair that the project lacks.
-        TrainingError: if nothing is left to learn from.
+        TrainingError: if a pair was made by another model, or nothing is left to learn from.
     """
     rows = {row["pair_id"]: row for row in read_table(project.pairs_table)}
     if missing := sorted(set(snapshot.rows) - set(rows)):
@@ -77,6 +89,11 @@ def load_items(project: Project, snapshot: LabelSnapshot, method: Method, pair_m
         row = rows[pair_id]
         if row["mode"] != pair_mode:
             continue
+        if row["model_fingerprint"] != fingerprint:
+            raise TrainingError(
+                f"pair {pair_id}: made by model {row['model']} ({row['model_fingerprint']}), not by the base loaded "
+                f"({fingerprint}); train the model that made the pairs, or make and label new ones"
+            )
         item = _item(project, row, snapshot)
         decided = item.clip_label != 0 if method in {"vanilla", "structural"} else any(item.frame_labels)
         if decided or method == "sft":
@@ -98,6 +115,7 @@ def _item(project: Project, row: dict[str, Any], snapshot: LabelSnapshot) -> Pai
     return PairItem(
         pair_id=row["pair_id"],
         clip_id=row["clip_id"],
+        source_sha256=row["source_sha256"],
         caption=row["caption"],
         latents_path=project.pairs / row["pair_id"] / "latents.safetensors",
         sha256_latents=row["sha256_latents"],
@@ -107,11 +125,14 @@ def _item(project: Project, row: dict[str, Any], snapshot: LabelSnapshot) -> Pai
     )
 
 
-def split_by_clip(items: Sequence[PairItem], eval_share: float) -> tuple[list[PairItem], list[PairItem]]:
-    """Split into training and held-out items so that no clip is on both sides; chosen by a hash of the clip's id."""
-    clips = sorted({item.clip_id for item in items}, key=lambda clip_id: content_id("held-out-pairs", clip_id))
-    held = set(clips[: round(eval_share * len(clips))])
-    return [i for i in items if i.clip_id not in held], [i for i in items if i.clip_id in held]
+def split_by_source(items: Sequence[PairItem], eval_share: float) -> tuple[list[PairItem], list[PairItem]]:
+    """Split into training and held-out items by a hash of the source file, so no file is on both sides.
+
+    At least one source is left to train on.
+    """
+    sources = sorted({item.source_sha256 for item in items}, key=lambda sha: content_id("held-out-pairs", sha))
+    held = set(sources[: min(round(eval_share * len(sources)), len(sources) - 1)])
+    return [i for i in items if i.source_sha256 not in held], [i for i in items if i.source_sha256 in held]
 
 
 class LatentReader:
@@ -142,7 +163,7 @@ class LatentReader:
             raise TrainingError(f"{where}: cannot be read ({error}); make this pair again") from None
 
 
-def batch_at(items: Sequence[PairItem], seed: int, step: int, batch_size: int) -> list[PairItem]:
+def batch_at(items: Sequence[PairItem], seed: int, step: int, batch_size: int) -> list[Visit]:
     """Return the batch of step ``step``: consecutive items of epochs that are each shuffled by (seed, epoch)."""
     count = len(items)
     orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
@@ -151,13 +172,13 @@ def batch_at(items: Sequence[PairItem], seed: int, step: int, batch_size: int) -
         epoch, place = divmod(position, count)
         if epoch not in orders:
             orders[epoch] = stream(seed, "training-order", epoch).permutation(count)
-        batch.append(items[int(orders[epoch][place])])
+        batch.append(Visit(items[int(orders[epoch][place])], epoch))
     return batch
 
 
-def micro_batches(items: Sequence[PairItem], size: int) -> list[list[PairItem]]:
+def micro_batches(visits: Sequence[Visit], size: int) -> list[list[Visit]]:
     """Cut a batch into parts of at most ``size`` pairs that share one number of latent frames."""
-    groups: dict[int, list[PairItem]] = {}
-    for item in items:
-        groups.setdefault(len(item.frame_labels), []).append(item)
+    groups: dict[int, list[Visit]] = {}
+    for visit in visits:
+        groups.setdefault(len(visit.item.frame_labels), []).append(visit)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]

@@ -1,4 +1,4 @@
-"""Held-out pairs: the same measurements at the same noise every time, on clips that training never sees."""
+"""Held-out pairs: the same measurements at the same noise every time, on files that training never sees."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from densedpo.config import TrainSettings
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import adapter_off
-from densedpo.training.data import LatentReader, PairItem, micro_batches
-from densedpo.training.objective import Draw, Errors, draw_batch, pair_errors, preference_loss
+from densedpo.training.data import LatentReader, PairItem, Visit, micro_batches
+from densedpo.training.objective import Errors, draw_batch, pair_errors, preference_loss
 
 _DRAWS = 2  # (t, noise) draws a pair
 
@@ -47,29 +47,28 @@ class HeldOut:
             with adapter_off(self._model):
                 self._reference = self._errors()
         policy = self._errors()
-        order = [item for part in self._parts() for _ in range(_DRAWS) for item in part]
+        order = [visit.item for part in self._parts() for _ in range(_DRAWS) for visit in part]
         output = preference_loss(order, policy, self._reference, self._settings.method, beta=self._settings.beta)
         self._model.denoiser.train()
         return {f"eval/{name}": float(value) for name, value in {"loss": output.loss, **output.metrics}.items()}
 
-    def _parts(self) -> list[list[PairItem]]:
+    def _parts(self) -> list[list[Visit]]:
         """Return the items in parts of one length; only the most frequent length is measured."""
-        parts = micro_batches(self._items, self._settings.micro_batch_size)
-        lengths = [len(part[0].frame_labels) for part in parts for _ in part]
+        lengths = [len(item.frame_labels) for item in self._items]
         usual = max(sorted(set(lengths)), key=lengths.count)
-        return [part for part in parts if len(part[0].frame_labels) == usual]
+        visits = [Visit(item, 0) for item in self._items if len(item.frame_labels) == usual]
+        return micro_batches(visits, self._settings.micro_batch_size)
 
     def _errors(self) -> Errors:
         found = []
         for part in self._parts():
-            latents = [self._reader.read(item) for item in part]
-            text = torch.stack([self._texts[item.caption] for item in part])
+            latents = [self._reader.read(visit.item) for visit in part]
+            text = torch.stack([self._texts[visit.item.caption] for visit in part])
             for number in range(_DRAWS):
-                draw: Draw = draw_batch(
-                    part,
+                draw = draw_batch(
+                    [Visit(visit.item, -1 - number) for visit in part],  # epochs of training are never negative
                     tuple(latents[0].a.shape),
                     self._seed,
-                    -1 - number,  # steps of training are never negative
                     shift=self._shift,
                     share_noise=self._settings.share_noise,
                 )

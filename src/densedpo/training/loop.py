@@ -78,32 +78,28 @@ class Trainer:
         """Do one optimizer step on the batch of ``step`` and return its metrics."""
         settings = self.settings
         batch = batch_at(self.items, self.seed, step, settings.batch_size)
-        weight = batch_weight(batch, settings.method)
+        weight = batch_weight([visit.item for visit in batch], settings.method)
         self.optimizer.zero_grad(set_to_none=True)
         loss, metrics = 0.0, MetricsMean()
         for part in micro_batches(batch, settings.micro_batch_size):
-            latents = [self.reader.read(item) for item in part]
+            items = [visit.item for visit in part]
+            latents = [self.reader.read(item) for item in items]
             draw = draw_batch(
-                part, tuple(latents[0].a.shape), self.seed, step, shift=self.t_shift, share_noise=settings.share_noise
+                part, tuple(latents[0].a.shape), self.seed, shift=self.t_shift, share_noise=settings.share_noise
             )
-            text = torch.stack([self.texts[item.caption] for item in part])
+            text = torch.stack([self.texts[item.caption] for item in items])
             output = micro_loss(
-                self.model, part, latents, draw, text, settings.method, beta=settings.beta, total_weight=weight
+                self.model, items, latents, draw, text, settings.method, beta=settings.beta, total_weight=weight
             )
             if not bool(torch.isfinite(output.loss)):
-                raise TrainingError(
-                    f"step {step + 1}: the loss is not finite; pairs {', '.join(i.pair_id for i in part)}; "
-                    f"the last good checkpoint is kept in {self.folder / 'checkpoints'}"
-                )
+                raise TrainingError(f"step {step + 1}: the loss is not finite; {_named(items)}; nothing was changed")
             output.loss.backward()  # type: ignore[no-untyped-call]
             loss += output.loss.item()
             metrics.add(output.metrics)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)
         if not bool(torch.isfinite(norm)):
-            raise TrainingError(
-                f"step {step + 1}: the gradient is not finite; pairs {', '.join(i.pair_id for i in batch)}; "
-                f"the weights were not changed"
-            )
+            items = [visit.item for visit in batch]
+            raise TrainingError(f"step {step + 1}: the gradient is not finite; {_named(items)}; nothing was changed")
         rate = learning_rate(settings, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -150,6 +146,13 @@ class MetricsMean:
     def mean(self) -> dict[str, float]:
         """Return the means; counts are summed."""
         return {n: v if n == "non_tie_frames" else v / self._weight for n, v in self._sums.items() if self._weight}
+
+
+def _named(items: Sequence[PairItem]) -> str:
+    """Name the pairs of a batch in one line."""
+    names = sorted({item.pair_id for item in items})
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"pairs {', '.join(names[:3])}{rest}; lower learning_rate, or look at these pairs"
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

@@ -21,7 +21,7 @@ from densedpo.diffusion.grid import shift_level
 from densedpo.keys import noise, stream
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import adapter_off
-from densedpo.training.data import PairItem, PairLatents
+from densedpo.training.data import PairItem, PairLatents, Visit
 from densedpo.training.loss import LossOutput, clip_dpo_loss, dense_dpo_loss, dense_sum_dpo_loss, sft_loss
 
 
@@ -47,15 +47,14 @@ def draw_level(rng: np.random.Generator, shift: float) -> float:
     return shift_level(1 / (1 + float(np.exp(-rng.normal()))), shift)
 
 
-def draw_batch(
-    items: Sequence[PairItem], shape: tuple[int, ...], seed: int, step: int, *, shift: float, share_noise: bool
-) -> Draw:
-    """Draw t and noise for a batch; each pair's depend on (seed, step, pair) alone, not on its place in the batch."""
+def draw_batch(visits: Sequence[Visit], shape: tuple[int, ...], seed: int, *, shift: float, share_noise: bool) -> Draw:
+    """Draw t and noise for a batch; each visit's depend on (seed, epoch, pair) alone, not on its place in the batch."""
     levels, first, second = [], [], []
-    for item in items:
-        levels.append(draw_level(stream(seed, "training-t", step, item.pair_id), shift))
-        first.append(noise(shape, seed, "training-noise", step, item.pair_id, "a"))
-        second.append(first[-1] if share_noise else noise(shape, seed, "training-noise", step, item.pair_id, "b"))
+    for visit in visits:
+        names = (visit.epoch, visit.item.pair_id)
+        levels.append(draw_level(stream(seed, "training-t", *names), shift))
+        first.append(noise(shape, seed, "training-noise", *names, "a"))
+        second.append(first[-1] if share_noise else noise(shape, seed, "training-noise", *names, "b"))
     return Draw(torch.tensor(levels, dtype=torch.float32), torch.stack(first), torch.stack(second))
 
 

@@ -15,8 +15,10 @@ from densedpo.observe import read_jsonl, say
 from densedpo.store.files import write_json, write_text
 from densedpo.store.project import Project
 from densedpo.training.card import model_card
-from densedpo.training.data import load_items, split_by_clip
+from densedpo.training.data import load_items, split_by_source
 from densedpo.training.loop import Trainer
+
+_FREE = {"save_every", "eval_every"}  # may be changed when an interrupted run goes on
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
     labels = load_snapshot(path)
     chosen = settings.train
     mode = chosen.pairs if chosen.pairs != "auto" else "independent" if chosen.method == "vanilla" else "guided"
-    items = load_items(project, labels, chosen.method, mode)
-    learning, held_out = split_by_clip(items, chosen.eval_share)
-    identity = content_id("run", chosen.model_dump(mode="json"), settings.seed, labels.id, model.fingerprint)
+    items = load_items(project, labels, chosen.method, mode, model.fingerprint)
+    learning, held_out = split_by_source(items, chosen.eval_share)
+    identity = content_id(
+        "run", chosen.model_dump(mode="json", exclude=_FREE), settings.seed, labels.id, model.fingerprint
+    )
     say(f"training {name}: {chosen.method}, {len(learning)} {mode} pairs, {len(held_out)} held out, labels {labels.id}")
     trainer = Trainer(model, learning, held_out, chosen, settings.seed, folder, identity)
     write_text(folder / "config.yaml", dump_settings(settings))

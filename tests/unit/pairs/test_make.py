@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from densedpo.clips.add import CLIPS_SCHEMA
 from densedpo.clips.decode import read_video
 from densedpo.config import PairSettings, parse_settings
 from densedpo.diffusion.flow import guided_start
@@ -17,11 +18,12 @@ from densedpo.errors import ConfigError, ProjectError
 from densedpo.keys import noise
 from densedpo.models.load import load_model
 from densedpo.models.sampling import denoise, to_video
+from densedpo.models.wan import WAN_2_1
 from densedpo.pairs.make import make_pairs
 from densedpo.pairs.plan import plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import sha256_file
 from densedpo.store.project import Project
-from densedpo.store.tables import read_table
+from densedpo.store.tables import read_table, write_table
 
 
 def test_both_sides_share_eta_and_differ_in_noise(pairs_project: Path) -> None:
@@ -50,9 +52,7 @@ def test_a_pair_can_be_rebuilt_from_its_row(pairs_project: Path, tiny_model_fold
     for side in ("a", "b"):
         drawn = noise(tuple(clean.shape[1:]), row["seed"], "pair-noise", row["pair_id"], side)
         start = guided_start(clean, drawn[None], row["eta"])
-        made = denoise(
-            model, start, levels, model.encode_text([row["caption"]]), model.encode_text([""]), row["cfg"]
-        )
+        made = denoise(model, start, levels, model.encode_text([row["caption"]]), model.encode_text([""]), row["cfg"])
         torch.testing.assert_close(stored[side], made[0], rtol=1e-3, atol=1e-4)
 
 
@@ -107,9 +107,20 @@ def test_a_project_without_clips_says_what_to_do(tmp_path: Path, tiny_model_fold
         make_pairs(Project(tmp_path), model, parse_settings({}))
 
 
+def test_a_corrected_caption_makes_a_new_pair_and_drops_the_old(pairs_project: Path, tiny_model_folder: Path) -> None:
+    project, model = Project(pairs_project), load_model(str(tiny_model_folder), device="cpu")
+    rows = read_table(project.clips_table)
+    rows[0]["caption"] = "a corrected caption"
+    write_table(project.clips_table, rows, CLIPS_SCHEMA)
+    settings = parse_settings({"pairs": {"steps": 2, "batch_size": 3}})
+    assert make_pairs(project, model, settings).made == 1
+    captions = [row["caption"] for row in read_table(project.pairs_table) if row["clip_id"] == rows[0]["clip_id"]]
+    assert captions == ["a corrected caption"]
+
+
 def test_plan_is_pure_and_limited() -> None:
-    clips = [{"clip_id": f"c{i}", "caption": "x", "num_frames": 33} for i in (3, 1, 2)]
-    recipe = resolve_recipe(PairSettings(eta_low=0.5, eta_high=0.6), _defaults(), 0)
+    clips = [{"clip_id": f"c{i}", "caption": "x", "sha256": "s", "num_frames": 33} for i in (3, 1, 2)]
+    recipe = resolve_recipe(PairSettings(eta_low=0.5, eta_high=0.6), WAN_2_1, 0)
     plan = plan_pairs(clips, recipe, "model", pairs_per_clip=2, limit=None)
     assert [pair.clip_id for pair in plan] == ["c1", "c2", "c3"] * 2
     assert plan == plan_pairs(clips[::-1], recipe, "model", pairs_per_clip=2, limit=None)
@@ -121,8 +132,8 @@ def test_plan_is_pure_and_limited() -> None:
 
 
 def test_batches_hold_pairs_that_run_the_same_steps() -> None:
-    clips = [{"clip_id": f"c{i}", "caption": "x", "num_frames": 33 if i % 2 else 17} for i in range(9)]
-    recipe = resolve_recipe(PairSettings(), _defaults(), 0)
+    clips = [{"clip_id": f"c{i}", "caption": "x", "sha256": "s", "num_frames": 33 if i % 2 else 17} for i in range(9)]
+    recipe = resolve_recipe(PairSettings(), WAN_2_1, 0)
     plan = plan_pairs(clips, recipe, "model", pairs_per_clip=1, limit=None)
     starts = [1, 2, 1, 2, 1, 2, 1, 2, 1]
     batches = plan_batches(plan, starts, 2)
@@ -135,10 +146,4 @@ def test_batches_hold_pairs_that_run_the_same_steps() -> None:
 
 def test_one_end_of_the_range_may_not_cross_the_familys_other() -> None:
     with pytest.raises(ConfigError, match="eta_low"):
-        resolve_recipe(PairSettings(eta_low=0.95), _defaults(), 0)
-
-
-def _defaults():  # type: ignore[no-untyped-def]
-    from densedpo.models.wan import WAN_2_1
-
-    return WAN_2_1
+        resolve_recipe(PairSettings(eta_low=0.95), WAN_2_1, 0)

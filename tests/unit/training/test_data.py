@@ -15,7 +15,7 @@ from densedpo.labels.snapshot import LabelSnapshot, latest_snapshot, load_snapsh
 from densedpo.store.files import sha256_file
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
-from densedpo.training.data import LatentReader, PairItem, batch_at, load_items, micro_batches, split_by_clip
+from densedpo.training.data import LatentReader, PairItem, Visit, batch_at, load_items, micro_batches, split_by_source
 
 
 @pytest.fixture
@@ -28,12 +28,19 @@ def snapshot(project: Project) -> LabelSnapshot:
     return load_snapshot(latest_snapshot(project))
 
 
+def base_of(project: Project) -> str:
+    """Fingerprint of the model that made the project's pairs."""
+    return str(read_table(project.pairs_table)[0]["model_fingerprint"])
+
+
 def item(number: int, clip: str = "", frames: int = 9) -> PairItem:
-    return PairItem(f"p{number}", clip or f"c{number}", "x", Path("x"), "", 4, (1.0,) * frames, 1.0)
+    return PairItem(
+        f"p{number}", clip or f"c{number}", clip or f"c{number}", "x", Path("x"), "", 4, (1.0,) * frames, 1.0
+    )
 
 
 def test_labels_reach_the_latent_frames_they_speak_for(project: Project, snapshot: LabelSnapshot) -> None:
-    items = load_items(project, snapshot, "dense", "guided")
+    items = load_items(project, snapshot, "dense", "guided", base_of(project))
     assert 0 < len(items) <= 6
     for loaded in items:
         segments = snapshot.rows[loaded.pair_id].segment_labels
@@ -46,32 +53,33 @@ def test_only_pairs_of_the_wanted_mode_and_with_a_preference(project: Project, s
     modes = {row["pair_id"]: row["mode"] for row in read_table(project.pairs_table)}
     for method in ("dense", "vanilla"):
         for mode in ("guided", "independent"):
-            items = load_items(project, snapshot, method, mode)
+            items = load_items(project, snapshot, method, mode, base_of(project))
             assert {modes[i.pair_id] for i in items} == {mode}
             assert all(any(i.frame_labels) if method == "dense" else i.clip_label for i in items)
 
 
 def test_sft_takes_every_clip_once(project: Project, snapshot: LabelSnapshot) -> None:
-    items = load_items(project, snapshot, "sft", "guided")
+    items = load_items(project, snapshot, "sft", "guided", base_of(project))
     assert len(items) == len({i.clip_id for i in items}) == 6
 
 
 def test_a_snapshot_of_another_project_is_refused(project: Project, snapshot: LabelSnapshot) -> None:
     rows = snapshot.rows | {"0123": next(iter(snapshot.rows.values()))}
     with pytest.raises(LabelError, match="0123"):
-        load_items(project, LabelSnapshot(1.0, rows, "other", {}), "dense", "guided")
+        load_items(project, LabelSnapshot(1.0, rows, "other", {}), "dense", "guided", base_of(project))
 
 
 def test_nothing_to_learn_from_is_an_error(project: Project, snapshot: LabelSnapshot) -> None:
     with pytest.raises(TrainingError, match="no guided pair"):
-        load_items(project, LabelSnapshot(1.0, {}, "empty", {}), "dense", "guided")
+        load_items(project, LabelSnapshot(1.0, {}, "empty", {}), "dense", "guided", base_of(project))
 
 
 @given(st.integers(2, 40), st.floats(0, 0.9))
-def test_no_clip_is_on_both_sides_of_the_split(count: int, share: float) -> None:
+def test_no_source_is_on_both_sides_of_the_split(count: int, share: float) -> None:
     items = [item(n, clip=f"c{n // 2}") for n in range(count)]
-    learning, held_out = split_by_clip(items, share)
-    assert not {i.clip_id for i in learning} & {i.clip_id for i in held_out}
+    learning, held_out = split_by_source(items, share)
+    assert learning
+    assert not {i.source_sha256 for i in learning} & {i.source_sha256 for i in held_out}
     assert sorted(i.pair_id for i in learning + held_out) == sorted(i.pair_id for i in items)
 
 
@@ -79,20 +87,23 @@ def test_no_clip_is_on_both_sides_of_the_split(count: int, share: float) -> None
 def test_every_epoch_shows_every_pair_once(count: int, batch_size: int, seed: int) -> None:
     items = [item(n) for n in range(count)]
     steps = -(-count * 3 // batch_size)
-    shown = [i.pair_id for step in range(steps) for i in batch_at(items, seed, step, batch_size)]
+    visits = [visit for step in range(steps) for visit in batch_at(items, seed, step, batch_size)]
+    shown = [visit.item.pair_id for visit in visits]
+    # no pair is met twice under one name, so no t and noise is drawn twice
+    assert len({(visit.epoch, visit.item.pair_id) for visit in visits}) == len(visits)
     for epoch in range(3):
         assert sorted(shown[epoch * count : (epoch + 1) * count]) == sorted(i.pair_id for i in items)
 
 
 def test_micro_batches_never_mix_lengths() -> None:
-    parts = micro_batches([item(n, frames=9 if n % 3 else 5) for n in range(10)], 3)
+    parts = micro_batches([Visit(item(n, frames=9 if n % 3 else 5), 0) for n in range(10)], 3)
     assert sum(len(part) for part in parts) == 10
     for part in parts:
-        assert len(part) <= 3 and len({len(i.frame_labels) for i in part}) == 1
+        assert len(part) <= 3 and len({len(v.item.frame_labels) for v in part}) == 1
 
 
 def test_damaged_latents_are_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided")[0]
+    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
     data = bytearray(loaded.latents_path.read_bytes())
     data[-5] ^= 1  # one bit in the numbers: a loader without a digest would not notice
     loaded.latents_path.write_bytes(data)
@@ -102,7 +113,7 @@ def test_damaged_latents_are_named(project: Project, snapshot: LabelSnapshot) ->
 
 
 def test_a_non_number_in_latents_is_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided")[0]
+    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
     tensors = load_file(loaded.latents_path)
     tensors["b"][0, 0, 0, 0] = float("nan")
     save_file(tensors, loaded.latents_path)
@@ -112,13 +123,23 @@ def test_a_non_number_in_latents_is_named(project: Project, snapshot: LabelSnaps
 
 
 def test_missing_latents_are_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided")[0]
+    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
     loaded.latents_path.unlink()
     with pytest.raises(TrainingError, match=loaded.pair_id):
         LatentReader().read(loaded)
 
 
 def test_latents_come_back_as_written(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided")[0]
+    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
     read = LatentReader().read(loaded)
     assert read.a.shape == read.b.shape == read.clip.shape == torch.Size([8, 9, 8, 8])
+
+
+def test_pairs_of_another_model_are_refused(project: Project, snapshot: LabelSnapshot) -> None:
+    with pytest.raises(TrainingError, match="made by model"):
+        load_items(project, snapshot, "dense", "guided", "another model")
+
+
+def test_something_is_always_left_to_train_on() -> None:
+    learning, held_out = split_by_source([item(n) for n in range(3)], 0.99)
+    assert (len(learning), len(held_out)) == (1, 2)

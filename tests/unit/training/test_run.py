@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off
 from densedpo.observe import read_jsonl
 from densedpo.store.project import Project
-from densedpo.training.data import load_items
+from densedpo.store.tables import read_table
+from densedpo.training.data import Visit, load_items
 from densedpo.training.loop import Trainer, learning_rate
 from densedpo.training.objective import draw_batch, pair_errors
 from densedpo.training.run import TrainSummary, finished_runs, train
@@ -34,6 +36,11 @@ def project(labelled_project: Path) -> Project:
 @pytest.fixture
 def model(tiny_model_folder: Path) -> VideoModel:
     return load_model(str(tiny_model_folder), device="cpu")
+
+
+def base_of(project: Project) -> str:
+    """Fingerprint of the model that made the project's pairs."""
+    return str(read_table(project.pairs_table)[0]["model_fingerprint"])
 
 
 def settings_with(**changes: object) -> Settings:
@@ -64,10 +71,11 @@ def test_every_method_trains_and_publishes(project: Project, tiny_model_folder: 
 
 def test_reference_is_the_base_whatever_the_adapter_says(project: Project, model: VideoModel) -> None:
     snapshot = load_snapshot(latest_snapshot(project))
-    items = load_items(project, snapshot, "dense", "guided")[:2]
+    items = load_items(project, snapshot, "dense", "guided", base_of(project))[:2]
     trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
     latents = [trainer.reader.read(item) for item in items]
-    draw = draw_batch(items, tuple(latents[0].a.shape), 0, 0, shift=5.0, share_noise=True)
+    visits = [Visit(item, 0) for item in items]
+    draw = draw_batch(visits, tuple(latents[0].a.shape), 0, shift=5.0, share_noise=True)
     text = torch.stack([trainer.texts[item.caption] for item in items])
 
     def errors() -> Tensor:
@@ -87,7 +95,7 @@ def test_reference_is_the_base_whatever_the_adapter_says(project: Project, model
 
 
 def test_the_adapter_comes_back_on_after_a_failure(project: Project, model: VideoModel) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided")[:1]
+    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))[:1]
     trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
     trainer.parameters[1].data.add_(0.1)
     latents = torch.zeros(1, 8, 9, 8, 8)
@@ -100,21 +108,22 @@ def test_the_adapter_comes_back_on_after_a_failure(project: Project, model: Vide
 
 
 def test_both_sides_see_the_same_t_and_noise(project: Project) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided")
-    shared = draw_batch(items, (2, 3, 4, 4), 0, 5, shift=1.0, share_noise=True)
+    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))
+    visits = [Visit(item, 5) for item in items]
+    shared = draw_batch(visits, (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
     assert torch.equal(shared.noise_a, shared.noise_b)
-    separate = draw_batch(items, (2, 3, 4, 4), 0, 5, shift=1.0, share_noise=False)
+    separate = draw_batch(visits, (2, 3, 4, 4), 0, shift=1.0, share_noise=False)
     assert torch.equal(separate.noise_a, shared.noise_a) and not torch.equal(separate.noise_a, separate.noise_b)
     assert torch.equal(separate.t, shared.t) and len(set(shared.t.tolist())) == len(items)
     # a pair's draw does not depend on its place in the batch
-    turned = draw_batch(items[::-1], (2, 3, 4, 4), 0, 5, shift=1.0, share_noise=True)
+    turned = draw_batch(visits[::-1], (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
     assert torch.equal(turned.noise_a.flip(0), shared.noise_a)
-    other_step = draw_batch(items, (2, 3, 4, 4), 0, 6, shift=1.0, share_noise=True)
-    assert not torch.equal(other_step.noise_a, shared.noise_a)
+    other_epoch = draw_batch([Visit(item, 6) for item in items], (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
+    assert not torch.equal(other_epoch.noise_a, shared.noise_a)
 
 
 def test_accumulation_equals_the_big_batch(project: Project, tiny_model_folder: Path) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided")
+    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))
     gradients = []
     for micro in (4, 1):
         model = load_model(str(tiny_model_folder), device="cpu")
@@ -154,7 +163,7 @@ def test_another_runs_checkpoint_is_refused(project: Project, tiny_model_folder:
 
 
 def test_a_non_number_stops_before_the_update(project: Project, model: VideoModel) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided")[:2]
+    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))[:2]
     trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
     trainer.texts = {caption: text * float("nan") for caption, text in trainer.texts.items()}
     before = [parameter.detach().clone() for parameter in trainer.parameters]
@@ -173,5 +182,5 @@ def test_learning_rate_warms_up_and_falls() -> None:
     rates = [learning_rate(settings, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
     assert rates[99] == pytest.approx(1 / 90)
-    assert all(a <= b for a, b in zip(rates[:10], rates[1:10], strict=False))
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a <= b for a, b in pairwise(rates[:10]))
+    assert all(a >= b for a, b in pairwise(rates[10:]))

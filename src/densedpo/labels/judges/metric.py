@@ -34,7 +34,7 @@ class MetricJudge:
     swaps the answer exactly.
     """
 
-    tie_band: float = 0.15
+    tie_band: float = 0.05
 
     @property
     def name(self) -> str:
