@@ -15,10 +15,11 @@ from densedpo.errors import ConfigError
 
 Method = Literal["dense", "dense_sum", "vanilla", "structural", "sft"]
 Share = Annotated[float, Field(gt=0, le=1)]
+MAX_SEED = 2**63 - 1
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ClipSettings(_Section):
@@ -35,13 +36,19 @@ class ClipSettings(_Section):
 class PairSettings(_Section):
     """How pairs are made. ``None`` means the model family's own default, which is recorded in each row."""
 
-    mode: Literal["guided", "independent"] = "guided"
-    eta_low: Share | None = Field(None, description="lowest noise level of a guided pair")
-    eta_high: Share | None = Field(None, description="highest noise level of a guided pair")
-    steps: int | None = Field(None, ge=1, description="sampling steps of the full grid")
-    cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale")
-    shift: float | None = Field(None, gt=0, description="timestep shift of the grid")
-    pairs_per_clip: int = Field(1, ge=1)
+    mode: Literal["guided", "independent"] = Field(
+        "guided", description="guided: both sides from partly noised copies of a clip; independent: from pure noise"
+    )
+    eta_low: Share | None = Field(
+        None, description="lowest noise level of a guided pair; by default the model family's"
+    )
+    eta_high: Share | None = Field(
+        None, description="highest noise level of a guided pair; by default the model family's"
+    )
+    steps: int | None = Field(None, ge=1, description="sampling steps of the full grid; by default the model family's")
+    cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale; by default the model family's")
+    shift: float | None = Field(None, gt=0, description="timestep shift of the grid; by default the model family's")
+    pairs_per_clip: int = Field(1, ge=1, description="pairs made from one clip")
     batch_size: int = Field(8, ge=1, description="pairs denoised together")
 
     @model_validator(mode="after")
@@ -63,48 +70,54 @@ class LabelSettings(_Section):
 class TrainSettings(_Section):
     """One training run. The defaults are sized for the miniature; ``--preset paper`` gives the paper's recipe."""
 
-    method: Method = "dense"
+    method: Method = Field(
+        "dense", description="loss: by latent frame (dense), summed over frames, by whole clip, or none but the clips"
+    )
     beta: float = Field(500.0, gt=0, description="strength of the leash, for *mean* squared errors")
-    learning_rate: float = Field(3e-4, gt=0)
-    max_steps: int = Field(150, ge=1)
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
+    max_steps: int = Field(150, ge=1, description="optimizer steps of the run")
     batch_size: int = Field(16, ge=1, description="pairs in one optimizer step, all accumulation steps together")
     micro_batch_size: int = Field(16, ge=1, description="pairs in one forward pass")
-    warmup_steps: int = Field(30, ge=0)
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    max_grad_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    lora_rank: int = Field(32, ge=1)
-    lora_alpha: int | None = Field(None, ge=1, description="LoRA alpha; None means equal to the rank")
+    warmup_steps: int = Field(30, ge=0, description="steps in which the learning rate rises from zero to its peak")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "linear", description="learning rate after warm-up: kept, or falling to zero"
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
+    lora_rank: int = Field(32, ge=1, description="rank of the LoRA")
+    lora_alpha: int | None = Field(None, ge=1, description="LoRA alpha; by default equal to the rank")
     share_noise: bool = Field(True, description="same noise for both sides of a pair")
     pairs: Literal["auto", "guided", "independent"] = Field(
         "auto", description="which pairs to learn from; auto: independent for vanilla, guided otherwise"
     )
     t_shift: float | None = Field(
-        None, gt=0, description="shift of the logit-normal noise levels; None means the family's sampling shift"
+        None,
+        gt=0,
+        description="shift of the logit-normal noise levels; by default the model family's shift for sampling",
     )
     eval_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs held out of training")
     eval_every: int = Field(25, ge=1, description="steps between measurements on held-out pairs")
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
-    gradient_checkpointing: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = Field(False, description="compute activations again to save memory")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the frozen base's weights")
 
 
 class SampleSettings(_Section):
     """Sampling for ``sample`` and ``evaluate``; ``None`` means the family's default."""
 
-    steps: int | None = Field(None, ge=1)
-    cfg: float | None = Field(None, ge=0)
-    shift: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1, description="sampling steps; by default the model family's")
+    cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale; by default the model family's")
+    shift: float | None = Field(None, gt=0, description="timestep shift of the grid; by default the model family's")
     seeds: int = Field(2, ge=1, description="samples per prompt")
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="videos denoised together")
 
 
 class Settings(_Section):
     """Everything that can be set, one section a stage."""
 
     model: str = Field("miniature", description="miniature, a local folder in diffusers layout, or a hub name")
-    revision: str | None = Field(None, description="pinned revision of a hub model")
-    seed: int = 0
+    revision: str | None = Field(None, description="revision of a hub model; by default its main branch")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     clips: ClipSettings = ClipSettings()
     pairs: PairSettings = PairSettings()
@@ -131,6 +144,8 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER_TRAIN}
 def load_settings(file: Path | None, overrides: dict[str, Any], preset: str = "default") -> Settings:
     """Resolve settings: defaults, then ``file`` if it exists, then the preset, then ``overrides``.
 
+    The file is checked by itself first, so that it is never blamed for a flag and sections are sure to be mappings.
+
     Args:
         file: YAML file, or None.
         overrides: values by dotted name (``"train.beta"``); None values are ignored.
@@ -141,7 +156,10 @@ def load_settings(file: Path | None, overrides: dict[str, Any], preset: str = "d
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    merged: dict[str, Any] = _read_yaml(file) if file is not None and file.exists() else {}
+    merged: dict[str, Any] = {}
+    if file is not None and file.exists():
+        merged = _read_yaml(file)
+        parse_settings(merged, source=str(file))
     if PRESETS[preset]:
         _merge(merged, {"train": PRESETS[preset]})
     for name, value in overrides.items():
@@ -151,7 +169,7 @@ def load_settings(file: Path | None, overrides: dict[str, Any], preset: str = "d
             for section in sections:
                 place = place.setdefault(section, {})
             place[key] = value
-    return parse_settings(merged, source=str(file) if file is not None and file.exists() else "settings")
+    return parse_settings(merged)
 
 
 def parse_settings(values: dict[str, Any], source: str = "settings") -> Settings:
@@ -184,6 +202,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); it must be a YAML file") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -41,7 +41,9 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> Interval | None:
     return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
 
 
-def cluster_bootstrap(values: ArrayLike, clusters: ArrayLike, *, draws: int = 2000, seed: str = "") -> Interval | None:
+def cluster_bootstrap(
+    values: ArrayLike, clusters: ArrayLike, *, draws: int = 2000, seed: str = "", shares: bool = False
+) -> Interval | None:
     """Return the mean of ``values`` with a percentile bootstrap over whole clusters.
 
     Clusters (prompts, pairs) are what was sampled independently, so they are what is drawn again; seeds, segments and
@@ -52,9 +54,12 @@ def cluster_bootstrap(values: ArrayLike, clusters: ArrayLike, *, draws: int = 20
         clusters: [N] cluster of each row, any hashable values numpy can sort.
         draws: bootstrap draws.
         seed: names the random stream, so the same data give the same interval.
+        shares: whether ``values`` are hits and misses, 1 and 0. Where all are equal, every draw gives the same mean and
+            the bootstrap would claim certainty: then the interval is Wilson's, with one trial a cluster.
 
     Returns:
-        None where no row exists or the denominator is zero.
+        None where there are fewer than two clusters, the denominators sum to zero, or their sum has not the same sign
+        in all draws, so that the ratio is unbounded.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim == 1:
@@ -64,10 +69,16 @@ def cluster_bootstrap(values: ArrayLike, clusters: ArrayLike, *, draws: int = 20
     assert np.isfinite(table).all()
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(index.max()) + 1
+    if count < 2:
+        return None
+    if shares and (first := table[0, 0]) in (0, 1) and (table == (first, 1)).all():
+        return wilson(count if first else 0, count)
     sums: NDArray[np.float64] = np.zeros((count, 2))
     np.add.at(sums, index, table)
     rng = stream("intervals", "bootstrap", seed, count)
     drawn = sums[rng.integers(count, size=(draws, count))].sum(axis=1)
-    drawn = drawn[drawn[:, 1] > 0]
+    drawn = drawn[drawn[:, 1] != 0]
+    if len(drawn) == 0 or drawn[:, 1].min() < 0 < drawn[:, 1].max():
+        return None
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     return Interval(float(table[:, 0].sum() / table[:, 1].sum()), float(low), float(high), count)

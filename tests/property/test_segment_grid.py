@@ -40,6 +40,18 @@ def test_every_frame_is_in_the_segment_of_its_timestamp(num_frames: int, fps: fl
     assert covered == list(range(num_frames))
 
 
+@given(st.integers(1, 200), frame_rates, st.floats(1.0, 40.0))
+def test_every_segment_has_a_frame(num_frames: int, fps: float, segment_frames: float) -> None:
+    assume(num_frames >= segment_frames)
+    grid = SegmentGrid(num_frames, fps, segment_frames / fps)
+    assert set(grid.frame_segment.tolist()) == set(range(grid.num_segments))
+
+
+def test_a_tail_in_which_no_frame_begins_is_no_segment() -> None:
+    # the tail from 11.2 to 12 frames is half a segment, but frame 11 began before it
+    assert SegmentGrid(12, 8, 1.6 / 8).num_segments == 7
+
+
 @given(st.integers(2, 60), frame_rates, st.sampled_from([1, 2, 4, 8]))
 def test_columns_of_the_mapping_sum_to_one(num_latents: int, fps: float, stride: int) -> None:
     num_frames = stride * (num_latents - 1) + 1
@@ -78,6 +90,7 @@ def test_non_causal_latents() -> None:
         ((24, float("nan"), 1.0), "fps"),
         ((24, 24.0, 0.0), "segment_s"),
         ((12, 24.0, 1.0), "shorter than"),
+        ((33, 8.0, 0.1), "shorter than one frame at 8 fps; use at least 0.125 s"),
     ],
 )
 def test_bad_numbers_are_named(arguments: tuple[int, float, float], words: str) -> None:

@@ -12,6 +12,8 @@ from densedpo.cli.app import app
 from densedpo.errors import DenseDPOError
 from densedpo.observe import console
 
+_INTERRUPTED = 130
+
 
 def main() -> NoReturn:
     """Run the command line and exit.
@@ -27,15 +29,31 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app(standalone_mode=True)
-    except DenseDPOError as error:
+    except (DenseDPOError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        console.print(f"error: {error}", style="red", markup=False)
+        text = str(error) if isinstance(error, DenseDPOError) else _one_line(error)
+        console.print(f"error: {text}", style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("stopped; repeat the command to go on", markup=False)
-        sys.exit(130)
+        _say_stopped()
+        sys.exit(_INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # Typer turns an interrupt into this code without a word
+            _say_stopped()
+        raise
     sys.exit(0)
+
+
+def _one_line(error: OSError) -> str:
+    """Return what the system said and of which path; of a rename that failed, the path that was wanted."""
+    path = error.filename2 or error.filename
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    return f"{path}: {reason}" if path else reason
+
+
+def _say_stopped() -> None:
+    console.print("stopped; repeat the command to go on", markup=False)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -42,6 +42,7 @@ def verb(
     sections: tuple[str, ...] = (),
     preset: bool = False,
     writes_settings: bool = False,
+    fails_on: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a command.
 
@@ -50,7 +51,9 @@ def verb(
         name: the command's name.
         sections: sections of ``Settings`` whose fields become flags; ``""`` stands for the top-level fields.
         preset: whether ``--preset`` is offered.
-        writes_settings: whether the settings given are kept in ``densedpo.yaml`` if the project has none yet.
+        writes_settings: whether the settings given are kept in ``densedpo.yaml``, once the verb has succeeded, if the
+            project has none yet.
+        fails_on: key of the result whose content means failure: the result is printed, then the exit status is 1.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,10 +68,12 @@ def verb(
             if dry_run:
                 _print_settings(settings, as_json)
                 return
+            result = function(Call(project, settings), **given)
             if writes_settings and not project.settings_file.exists():
                 write_text(project.settings_file, dump_settings(settings, only_changed=True))
-            result = function(Call(project, settings), **given)
             _emit(result, as_json)
+            if fails_on and result[fails_on]:
+                raise typer.Exit(1)
 
         command.__signature__ = _signature(function, flags, preset)  # type: ignore[attr-defined]
         command.__name__ = function.__name__
@@ -116,9 +121,10 @@ def _settings_option(dotted: str) -> Any:
     section, _, name = dotted.rpartition(".")
     field = _model(section).model_fields[name]
     default = field.get_default()
-    shown = "the model family's" if default is None else str(default).lower()
+    shown = "automatic" if default is None else str(default).lower()  # the description says what that is
     choices = "|".join(str(c) for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str))
-    words = field.description or name.replace("_", " ")
+    words = field.description or ""
+    assert words, f"{dotted} lacks a description"
     text = f"{words[0].upper()}{words[1:]}. [{dotted}; default: {shown}]"
     kind = _metavar(field.annotation)
     if isinstance(default, bool):

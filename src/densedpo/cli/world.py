@@ -9,19 +9,24 @@ import typer
 
 from densedpo.cli.app import app, miniworld_app
 from densedpo.cli.verb import Call, verb
+from densedpo.config import MAX_SEED
+
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed.")]
 
 
 @verb(app, "demo")
 def demo(
     call: Call,
-    seed: Annotated[int, typer.Option(help="Seed of everything; the same seed gives the same numbers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything; the same seed gives the same numbers.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     small: Annotated[bool, typer.Option(help="A few pairs and steps only: to see that all works.")] = False,
 ) -> Any:
     """Run the whole loop in miniature and write its report; about five minutes on two CPU cores."""
     from densedpo.miniworld.demo import DemoSize, run_demo
 
-    size = DemoSize(clips=8, train_steps=4, seeds=1) if small else DemoSize()
+    size = DemoSize(clips=8, independent_pairs=8, guided_per_clip=1, train_steps=4, seeds=1) if small else DemoSize()
     return run_demo(call.project, seed, device, size)
 
 
@@ -30,7 +35,7 @@ def miniworld_clips(
     call: Call,
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     count: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 96,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
 ) -> Any:
     """Draw clips of the world as MP4 files with captions.csv, ready for `clips add`."""
     from densedpo.miniworld.world_clips import write_world_clips
@@ -42,7 +47,7 @@ def miniworld_clips(
 def miniworld_label(
     call: Call,
     name: Annotated[str, typer.Option(help="Name of the annotator.")] = "simulated",
-    seed: Annotated[int, typer.Option(help="Seed of the annotator's noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the annotator's noise.")] = 0,
 ) -> Any:
     """Label a project's pairs by a simulated annotator who looks at quality alone."""
     from densedpo.miniworld.annotators import SimulatedAnnotator
@@ -55,7 +60,7 @@ def miniworld_label(
 def miniworld_validate(
     call: Call,
     trials: Annotated[int, typer.Option(min=10, help="Trials a defect.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
 ) -> Any:
     """Validate the ground-truth examiner on clean clips and planted defects."""
     from densedpo.miniworld.validation import validate
@@ -84,7 +89,7 @@ def miniworld_train_base(
     call: Call,
     out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("miniature-base"),
     work: Annotated[Path, typer.Option(help="Folder for checkpoints and curves.")] = Path("miniature-training"),
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")] = None,
 ) -> Any:
     """Train the miniature's base model from nothing: VAE, then text encoder and transformer. Resumes by repeating.
@@ -100,9 +105,12 @@ def miniworld_train_base(
     return train_base(out, work, BaseRecipe(seed=seed))
 
 
-@verb(app, "doctor", sections=("",))
+@verb(app, "doctor", sections=("",), fails_on="problems")
 def doctor(call: Call) -> Any:
-    """Look at the environment: versions, devices, video codecs, the model; say what is missing and how to mend it."""
+    """Look at the environment: versions, devices, video codecs, the model; say what is missing and how to mend it.
+
+    The exit status is 1 if there is a problem.
+    """
     from densedpo.cli.doctor import examine_environment
 
     return examine_environment(call.settings)

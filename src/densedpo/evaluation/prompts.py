@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ def load_prompts(path: Path) -> list[Prompt]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     if path.suffix == ".csv":
-        texts = [_pick(row, path, number) for number, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        try:
+            texts = [_pick(row, path, reader.line_num) for row in reader]
+        except csv.Error as error:
+            raise ConfigError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
     elif path.suffix == ".jsonl":
         texts = [_pick(_json_row(line, path, n), path, n) for n, line in enumerate(text.splitlines(), start=1) if line]
     else:

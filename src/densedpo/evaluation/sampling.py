@@ -22,7 +22,7 @@ from densedpo.errors import MediaError
 from densedpo.evaluation.prompts import Prompt
 from densedpo.models.base import InferenceDefaults, VideoModel
 from densedpo.models.lora import ADAPTER, lora_tensors
-from densedpo.models.sampling import sample_latents, to_frames
+from densedpo.models.sampling import decode_frames, sample_latents
 from densedpo.observe import say, track, warn
 from densedpo.store.files import fsync_folder, read_json, remove_leftovers, write_json
 
@@ -89,9 +89,9 @@ def sample_videos(
             cfg=recipe.cfg,
             shift=recipe.shift,
         )
-        for item, video in zip(batch, model.decode(latents), strict=True):
+        for item, frames in zip(batch, decode_frames(model, latents), strict=True):
             if item in missing:
-                write_video(item.path, to_frames(video), model.defaults.fps)
+                write_video(item.path, frames, model.defaults.fps)
     return wanted
 
 

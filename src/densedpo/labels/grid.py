@@ -24,7 +24,7 @@ class SegmentGrid:
     segment also takes a tail shorter than segment_s / 2.
 
     Raises:
-        ConfigError: if a value is out of range, or the clip is shorter than one segment.
+        ConfigError: if a value is out of range, a segment is shorter than one frame, or the clip than one segment.
     """
 
     num_frames: int
@@ -39,6 +39,11 @@ class SegmentGrid:
             raise ConfigError(f"fps must be a positive number, got {self.fps}")
         if not (math.isfinite(self.segment_s) and self.segment_s > 0):
             raise ConfigError(f"segment_s must be a positive number of seconds, got {self.segment_s}")
+        if self.segment_s * self.fps < 1 - 1e-9:
+            raise ConfigError(
+                f"segment_s {self.segment_s:g} is shorter than one frame at {self.fps:g} fps; "
+                f"use at least {1 / self.fps:.3g} s"
+            )
         if self.duration_s < self.segment_s * (1 - 1e-9):
             raise ConfigError(
                 f"a clip of {self.num_frames} frames at {self.fps:g} fps lasts {self.duration_s:.2f} s, shorter than "
@@ -52,17 +57,20 @@ class SegmentGrid:
 
     @cached_property
     def num_segments(self) -> int:
-        """Number of segments: whole ones, plus one for a tail of at least half a segment."""
+        """Number of segments: whole ones, plus one for a tail of at least half a segment in which a frame begins."""
         whole = math.floor(self.duration_s / self.segment_s + 1e-9)
         tail_s = self.duration_s - whole * self.segment_s
-        return whole + (1 if tail_s >= self.segment_s / 2 - 1e-9 else 0)
+        return min(whole + (1 if tail_s >= self.segment_s / 2 - 1e-9 else 0), int(self._raw_segment[-1]) + 1)
 
     @cached_property
     def frame_segment(self) -> NDArray[np.int64]:
         """Segment of every frame, [num_frames]."""
+        return np.minimum(self._raw_segment, self.num_segments - 1)
+
+    @cached_property
+    def _raw_segment(self) -> NDArray[np.int64]:
         # the small shift keeps a frame whose timestamp falls on a border by rounding in the later segment
-        raw = np.floor(np.arange(self.num_frames) / self.fps / self.segment_s + 1e-9).astype(np.int64)
-        return np.minimum(raw, self.num_segments - 1)
+        return np.floor(np.arange(self.num_frames) / self.fps / self.segment_s + 1e-9).astype(np.int64)
 
     def frames_of(self, segment: int) -> slice:
         """Return the frames of one segment as a slice."""

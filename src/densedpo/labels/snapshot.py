@@ -8,6 +8,7 @@ and a null in a row are unlabelled, which is never a tie.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ from densedpo.labels.answers import Answer, AnswerEvent, Source
 from densedpo.labels.consensus import RULE, by_question, of_pair
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.selection import selected_answers
-from densedpo.store.files import read_json, write_json
+from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, table_metadata, write_table
 
 SCHEMA_VERSION = 1
 _ID_LENGTH = 16
+_ID = re.compile(rf"[0-9a-f]{{{_ID_LENGTH}}}")
 _FREEZE = "densedpo label freeze"
 _COLUMNS = pa.schema(
     [
@@ -182,12 +184,18 @@ def latest_snapshot(project: Project) -> Path:
     """Return the file of the snapshot that was frozen last.
 
     Raises:
-        LabelError: if nothing was frozen yet.
+        LabelError: if nothing was frozen yet, or the record of it is damaged.
     """
     record = project.snapshots / "latest.json"
     if not record.exists():
         raise LabelError(f"{project.snapshots}: no snapshot yet; run `{_FREEZE}` first")
-    return project.snapshots / f"{read_json(record)['id']}.parquet"
+    try:
+        name = read_object(record).get("id")
+    except ProjectError:
+        name = None
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        raise LabelError(f"{record}: does not name a snapshot; run `{_FREEZE}` again")
+    return project.snapshots / f"{name}.parquet"
 
 
 def _digest(rows: Sequence[Row], metadata: dict[str, Any]) -> str:

@@ -38,7 +38,9 @@ class DemoSize:
     """How much the demo makes; the default fills its five minutes on two CPU cores."""
 
     clips: int = 96
-    train_steps: int = 120
+    independent_pairs: int = 64
+    guided_per_clip: int = 3
+    train_steps: int = 100
     seeds: int = 4
 
 
@@ -50,7 +52,7 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
     settings = parse_settings(
         base
         | {
-            "pairs": {"batch_size": 16},
+            "pairs": {"batch_size": 16, "pairs_per_clip": size.guided_per_clip},
             "train": {"method": "dense", "max_steps": size.train_steps},
             "sample": {"seeds": size.seeds, "batch_size": 16},
         }
@@ -61,9 +63,9 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
     world = write_world_clips(source, size.clips, seed)
     add_clips(project, [source], source / "captions.csv", model.geometry, settings.clips, settings.label.segment_s)
     say("2/7 pairs: two videos a clip, from independent noise and from the same partly noised clip")
-    for mode in ("independent", "guided"):
+    for mode, limit in (("independent", size.independent_pairs), ("guided", None)):
         chosen = settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"mode": mode})})
-        make_pairs(project, model, chosen)
+        make_pairs(project, model, chosen, limit=limit)
     say("3/7 labels: simulated annotators look at quality alone, second by second")
     label_pairs(project, SimulatedAnnotator(name="simulated", seed=seed), settings.label.segment_s)
     say("4/7 audit: what do these labels secretly prefer?")
@@ -76,6 +78,9 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
     say("7/7 report")
     report = build_report(project)
     seconds = time.monotonic() - start
+    for line in headlines(found, summary):
+        say(line)
+    say(f"open {report} in a browser")
     return {
         "report": str(report),
         "seconds": round(seconds, 1),
@@ -91,6 +96,21 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
         "held_out_prompts": len(summary["prompts"]),
         "settings": settings_used(settings),
     }
+
+
+def headlines(found: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """Say what the run showed, each number with its 95 % interval."""
+    lines = []
+    for mode, shares in slower_shares(found).items():
+        if share := shares["segments"]:
+            lines.append(
+                f"{mode} pairs: {100 * share['mean']:.0f} % [{100 * share['low']:.0f}, {100 * share['high']:.0f}] "
+                f"of the preferred segments are the slower ones"
+            )
+    for score, change in summary["differences"][RUN].items():
+        label = summary["score_info"][score]["label"]
+        lines.append(f"{label}, tuned - base: {change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]")
+    return lines
 
 
 def _claim(project: Project, seed: int, size: DemoSize) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from densedpo.keys import stream
 from densedpo.miniworld import scenes
 from densedpo.models.base import VideoModel
-from densedpo.models.sampling import sample_latents, to_frames
+from densedpo.models.sampling import decode_frames, sample_latents
 from densedpo.store.files import replacing
 
 _FRAME_EVERY = 4
@@ -32,8 +32,8 @@ def write_sheet(model: VideoModel, path: Path, rows: int, held_out_rows: int, se
     names = [(prompt, seed) for prompt in prompts]
     latents = sample_latents(model, prompts, names, steps=d.steps, cfg=d.cfg, shift=d.shift)
     strips = [
-        _strip(caption + (" *" if held_out else ""), to_frames(video))
-        for (caption, held_out), video in zip(captions, model.decode(latents), strict=True)
+        _strip(caption + (" *" if held_out else ""), frames)
+        for (caption, held_out), frames in zip(captions, decode_frames(model, latents), strict=True)
     ]
     done, encoded = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])
     assert done

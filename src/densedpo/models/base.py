@@ -11,27 +11,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from densedpo.clips.geometry import ClipGeometry
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
 
 @dataclass(frozen=True)
 class InferenceDefaults:
-    """A family's own inference settings; every one can be overridden and is recorded with what it made."""
+    """A family's own inference settings; every one can be overridden and is recorded with what it made.
 
-    steps: int
-    cfg: float
-    shift: float
-    fps: float
-    num_frames: int
-    height: int
-    width: int
-    eta_low: float = 0.65  # the paper's range of noise levels; ``pairs calibrate`` finds a model's own
-    eta_high: float = 0.80
-    text_length: int = 512
+    The bounds are checked where a model folder states settings of its own.
+    """
+
+    steps: Count
+    cfg: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    shift: Positive
+    fps: Positive
+    num_frames: Count
+    height: Count
+    width: Count
+    eta_low: Share = 0.65  # the paper's range of noise levels; ``pairs calibrate`` finds a model's own
+    eta_high: Share = 0.80
+    text_length: Count = 512
     lora_targets: tuple[str, ...] = field(default=())
 
     def geometry(self, temporal_stride: int) -> ClipGeometry:
@@ -43,6 +52,7 @@ class VideoModel(ABC):
     """A loaded text-to-video model: text encoder, video VAE, denoiser and noise schedule."""
 
     family: str
+    name: str  # as the user gave it to ``load_model``: miniature, a folder or a hub name
     folder: Path
     fingerprint: str  # changes whenever a weight or a configuration does
     defaults: InferenceDefaults

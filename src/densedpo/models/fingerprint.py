@@ -7,17 +7,20 @@ from pathlib import Path
 
 _BLOCK_BYTES = 64 * 1024
 _NUM_BLOCKS = 64
+_SUFFIXES = {".json", ".safetensors", ".model", ".txt"}  # what load.py fetches
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Return 16 hexadecimal digits over all JSON and safetensors files of a model folder.
+    """Return 16 hexadecimal digits over the configuration, weight and tokenizer files of a model folder.
 
-    Files of up to 4 MiB are read whole; of larger ones the size, the head and 64 evenly spaced blocks, so that a
-    14-billion-parameter model takes seconds. A retrained or re-quantised file differs in nearly every block.
+    Files of up to 4 MiB are read whole; of larger ones only the size and 64 evenly spaced blocks of 64 KiB, head and
+    tail among them, so that a 14-billion-parameter model takes seconds. A retrained or re-quantised file differs in
+    nearly every block; a change of a few bytes between the blocks goes unnoticed: this tells models apart, it is no
+    proof against tampering.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix not in {".json", ".safetensors"} or not path.is_file():
+        if path.suffix not in _SUFFIXES or not path.is_file():
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,12 +13,12 @@ from densedpo.clips.geometry import ClipGeometry
 from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import load_lora
-from densedpo.models.wan import WanModel
-from densedpo.store.files import read_json
+from densedpo.models.wan import WanModel, read_config
 
 FAMILIES: dict[str, type[WanModel]] = {"WanPipeline": WanModel}
 # Data beside the miniature world's code; nothing of that code is imported.
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
+_DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
@@ -29,13 +30,14 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    known = _DEVICE.fullmatch(name)
+    if known is None:
+        raise ConfigError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if name != "cpu" and not torch.cuda.is_available():
         raise ConfigError(f"device: {name!r} asked for, but torch sees no GPU here; use --device cpu")
-    return device
+    if int(known[1] or 0) >= (count := torch.cuda.device_count()) and name != "cpu":
+        raise ConfigError(f"device: {name!r} asked for, but there are {count} GPUs, counted from 0; use another N")
+    return torch.device(name)
 
 
 def resolve_folder(name: str, revision: str | None = None) -> Path:
@@ -65,12 +67,14 @@ def load_model(
     """Load a model by the family named in its ``model_index.json``; remote code is never run.
 
     Raises:
-        ModelError: if the family is unknown or a part does not load.
+        ModelError: if the family is unknown or not supported, or a part does not load.
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     folder = resolve_folder(name, revision)
-    return _family(folder)(folder, device=resolve_device(device), dtype=getattr(torch, dtype))
+    model = _family(folder)(folder, device=resolve_device(device), dtype=getattr(torch, dtype))
+    model.name = name
+    return model
 
 
 def load_tuned(name: str, lora: Path | None, *, revision: str | None = None, device: str = "auto") -> VideoModel:
@@ -88,7 +92,7 @@ def load_geometry(name: str, *, revision: str | None = None) -> ClipGeometry:
 
 
 def _family(folder: Path) -> type[WanModel]:
-    family = str(read_json(folder / "model_index.json").get("_class_name"))
+    family = str(read_config(folder / "model_index.json").get("_class_name"))
     if family not in FAMILIES:
         raise ModelError(f"{folder}: family {family!r} is not supported; supported: {', '.join(FAMILIES)}")
     return FAMILIES[family]

@@ -20,6 +20,10 @@ from densedpo.diffusion.flow import classifier_free
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 
+_DECODE_PIXELS = (
+    2**24
+)  # frames times height times width decoded together: a full-size clip alone, many tiny ones at once
+
 
 @torch.no_grad()
 def denoise(
@@ -49,6 +53,14 @@ def denoise(
             prediction = model.predict(sample, t, both).float()
         sample = model.step(sample, prediction, t, next_t)
     return sample
+
+
+def decode_frames(model: VideoModel, latents: Tensor) -> list[NDArray[np.uint8]]:
+    """Decode latents [B, C, F, H, W] to 8-bit frames [T, H, W, 3] each, as many at once as a fixed budget of pixels."""
+    stride = model.spatial_stride
+    pixels = model.temporal_stride * latents.shape[2] * latents.shape[3] * latents.shape[4] * stride * stride
+    parts = latents.split(max(1, _DECODE_PIXELS // pixels))
+    return [to_frames(video) for part in parts for video in model.decode(part)]
 
 
 def to_frames(video: Tensor) -> NDArray[np.uint8]:

@@ -13,14 +13,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from densedpo.clips.decode import read_video
 from densedpo.config import Settings
 from densedpo.errors import ProjectError
 from densedpo.models.base import VideoModel
-from densedpo.models.sampling import to_frames
+from densedpo.models.sampling import decode_frames
 from densedpo.observe import track
 from densedpo.pairs.make import check_geometry, denoise_batch
 from densedpo.pairs.plan import plan_pairs, resolve_recipe
@@ -82,8 +81,8 @@ def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_cl
         at_level = replace(recipe, mode="guided", eta_low=eta, eta_high=eta)
         pairs = plan_pairs(chosen, at_level, model.fingerprint, pairs_per_clip=1, limit=None)
         _, sides = denoise_batch(model, pairs, sources, at_level, grid, null_text)
-        with torch.no_grad():
-            videos = [[to_frames(model.decode(latents[None])[0]) for latents in pair] for pair in sides]
+        decoded = decode_frames(model, sides.flatten(0, 1))
+        videos = [decoded[i : i + 2] for i in range(0, len(decoded), 2)]
         rows.append(_row(eta, sources, videos))
         strips += [_strip(f"{eta:g} a", videos[0][0]), _strip(f"{eta:g} b", videos[0][1])]
     found = {

@@ -6,7 +6,7 @@ clips/ID/clip.mp4 -> latents x -> (1 - eta) x + eta e_a | e_b -> denoise from et
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError, MediaError, ProjectError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
-from densedpo.models.sampling import denoise, to_frames, to_video
+from densedpo.models.sampling import decode_frames, denoise, to_video
 from densedpo.observe import track, warn
 from densedpo.pairs.plan import PlannedPair, Recipe, plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import remove_leftovers, replacing_folder, sha256_file, write_json
@@ -102,11 +102,13 @@ def make_pairs(project: Project, model: VideoModel, settings: Settings, *, limit
     for batch in track(todo, f"{recipe.mode} pairs (batches)", total=len(batches), done=len(batches) - len(todo)):
         usable, videos = _read_clips(project, batch, summary)
         if usable:
-            latents = denoise_batch(model, usable, videos, recipe, grid, null_text)
-            for pair, clip_latents, sides in zip(usable, latents[0], latents[1], strict=True):
+            clips_latents, sides_latents = denoise_batch(model, usable, videos, recipe, grid, null_text)
+            frames = decode_frames(model, sides_latents.flatten(0, 1))
+            for index, pair in enumerate(usable):
                 if pair.pair_id not in there:
                     row = _row(pair, recipe, model, clips[pair.clip_id], len(grid_from(grid, pair.eta)) - 1)
-                    _publish(project, model, row, clip_latents, sides)
+                    latents = {"clip": clips_latents[index], "a": sides_latents[index, 0], "b": sides_latents[index, 1]}
+                    _publish(project, row, latents, frames[2 * index : 2 * index + 2])
                     summary.made += 1
     rows = [row for row in collect_rows(project.pairs).values() if _is_current(row, clips)]
     write_table(project.pairs_table, rows, PAIRS_SCHEMA)
@@ -191,7 +193,7 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
         "steps_run": steps_run,
         "cfg": recipe.cfg,
         "shift": recipe.shift,
-        "model": model.folder.name if model.folder.name != "base" else "miniature",
+        "model": model.name,
         "model_fingerprint": model.fingerprint,
         "temporal_stride": model.temporal_stride,
         **{name: clip[name] for name in ("fps", "num_frames", "height", "width", "duration_s")},
@@ -200,13 +202,13 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
     }
 
 
-def _publish(project: Project, model: VideoModel, row: Row, clip_latents: Tensor, sides: Tensor) -> None:
-    """Decode and write one pair whole: both videos, all latents and the row with their digests."""
+def _publish(project: Project, row: Row, latents: dict[str, Tensor], sides: Sequence[NDArray[np.uint8]]) -> None:
+    """Write one pair whole: both videos, all latents and the row with their digests."""
     with replacing_folder(project.pairs / row["pair_id"]) as folder:
-        tensors = {"clip": clip_latents, "a": sides[0], "b": sides[1]}
-        save_file({k: v.float().cpu().contiguous() for k, v in tensors.items()}, folder / "latents.safetensors")
-        for side, latents in zip(SIDES, sides, strict=True):
-            write_video(folder / f"{side}.mp4", to_frames(model.decode(latents[None])[0]), row["fps"])
+        tensors = {name: tensor.float().cpu().contiguous() for name, tensor in latents.items()}
+        save_file(tensors, folder / "latents.safetensors")
+        for side, frames in zip(SIDES, sides, strict=True):
+            write_video(folder / f"{side}.mp4", frames, row["fps"])
         digests: dict[str, Path] = {
             "sha256_a": folder / "a.mp4",
             "sha256_b": folder / "b.mp4",

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from densedpo.errors import ProjectError
 
 _TEMPORARY = ".tmp-"
+_OWNED = re.compile(rf"{re.escape(_TEMPORARY)}(\d{{1,9}})-")  # the process id of whoever writes
 
 
 def fsync_folder(folder: Path) -> None:
@@ -39,7 +41,8 @@ def fsync_file(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write; on success make it durable and rename it to ``path``.
 
-    On an exception the temporary file is removed and ``path`` keeps its old content.
+    On an exception the temporary file is removed and ``path`` keeps its old content. An error of the system names
+    ``path``, not the temporary file or nothing at all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: encoders and readers recognise formats by it.
@@ -49,16 +52,26 @@ def replacing(path: Path) -> Iterator[Path]:
         fsync_file(temporary)
         temporary.replace(path)
         fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and str(error.filename) in {"None", str(temporary)}:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success make it durable and put it in place of ``folder``."""
+    """Give a temporary folder to fill; on success make it durable and put it in place of ``folder``.
+
+    What was there is renamed aside, the new folder renamed in, then the old one deleted: a kill between the two renames
+    leaves no ``folder``, never a mixture of both. ``remove_leftovers`` clears an old one that a kill left aside.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{_TEMPORARY}{os.getpid()}-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    aside = folder.with_name(f"{_TEMPORARY}{os.getpid()}-old-{folder.name}")
+    for leftover in (temporary, aside):
+        _remove(leftover)
     temporary.mkdir()
     try:
         yield temporary
@@ -69,22 +82,41 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 fsync_folder(item)
         fsync_folder(temporary)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.replace(aside)
         temporary.replace(folder)
         fsync_folder(folder.parent)
+        _remove(aside)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete temporary files and folders that killed processes left in ``folder``; return how many."""
-    leftovers = list(folder.glob(f"{_TEMPORARY}*")) if folder.is_dir() else []
+    """Delete temporary files and folders that killed processes left in ``folder``; return how many.
+
+    Those of processes that are alive on this machine stay: another command may be at work in the same folder.
+    """
+    found = list(folder.glob(f"{_TEMPORARY}*")) if folder.is_dir() else []
+    leftovers = [item for item in found if (match := _OWNED.match(item.name)) and not _is_alive(int(match[1]))]
     for item in leftovers:
-        if item.is_dir():
-            shutil.rmtree(item, ignore_errors=True)
-        else:
-            item.unlink(missing_ok=True)
+        _remove(item)
     return len(leftovers)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,6 +142,18 @@ def read_json(path: Path) -> Any:
         raise ProjectError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(f"{path}: not readable as JSON ({error}); restore or remove it") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object.
+
+    Raises:
+        ProjectError: if the file is missing, is not JSON, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ProjectError(f"{path}: expected a JSON object, got {type(value).__name__}; restore or remove it")
+    return value
 
 
 def sha256_file(path: Path) -> str:

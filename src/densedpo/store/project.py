@@ -5,11 +5,14 @@ See docs/reference/project-folder.md for what each file holds.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from densedpo.errors import ProjectError
 from densedpo.store.files import inside
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,20 @@ class Project:
         return self.root / "report"
 
     def run(self, name: str) -> Path:
-        """Return the folder of run ``name``; the name may not lead outside ``runs/``."""
-        return inside(self.runs, name)
+        """Return the folder of run ``name``.
+
+        Raises:
+            ProjectError: if the name is more than letters, digits, ``.``, ``_`` and ``-``, or leads outside ``runs/``.
+        """
+        return _named(self.runs, name)
 
     def evaluation(self, name: str) -> Path:
-        """Return the folder of evaluation ``name``; the name may not lead outside ``evals/``."""
-        return inside(self.evaluations, name)
+        """Return the folder of evaluation ``name``.
+
+        Raises:
+            ProjectError: as ``run``, for ``evals/``.
+        """
+        return _named(self.evaluations, name)
 
     def need(self, path: Path, remedy: str) -> Path:
         """Return ``path`` if it exists.
@@ -100,3 +111,9 @@ class Project:
         if not path.exists():
             raise ProjectError(f"{path}: not there yet; run `{remedy}` first")
         return path
+
+
+def _named(folder: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name) or name in {".", ".."}:
+        raise ProjectError(f"name {name!r} cannot be a folder of {folder}; use letters, digits, '.', '_' and '-'")
+    return inside(folder, name)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from densedpo.errors import CheckpointError
+from densedpo.errors import CheckpointError, ProjectError
 from densedpo.observe import warn
-from densedpo.store.files import read_json, remove_leftovers, replacing_folder, sha256_file, write_json
+from densedpo.store.files import read_json, read_object, remove_leftovers, replacing_folder, sha256_file, write_json
 
+_FILES = ("tensors.safetensors", "state.json")
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -38,7 +40,8 @@ def save_checkpoint(
     """Write ``folder/step-N`` whole or not at all, then drop all but the newest ``keep_last`` checkpoints.
 
     Raises:
-        CheckpointError: if a tensor is not finite: such a checkpoint must never be marked DONE.
+        CheckpointError: if a tensor is not finite, as such a checkpoint must never be marked DONE, or if it cannot be
+            written.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -47,11 +50,12 @@ def save_checkpoint(
     remove_leftovers(folder)
     target = folder / f"step-{step}"
     with replacing_folder(target) as temporary:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / "tensors.safetensors"
-        )
+        try:
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary / _FILES[0])
+        except SafetensorError as error:
+            raise CheckpointError(f"{target}: cannot be written ({error}); make room and repeat the command") from None
         write_json(temporary / "state.json", {"step": step, **state})
-        digests = {name: sha256_file(temporary / name) for name in ("tensors.safetensors", "state.json")}
+        digests = {name: sha256_file(temporary / name) for name in _FILES}
         write_json(temporary / "DONE", digests)
     for old in _steps(folder)[keep_last:]:
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
@@ -73,11 +77,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Load one checkpoint folder after checking its DONE marker and digests.
 
     Raises:
-        CheckpointError: if the marker is missing or a digest differs.
+        CheckpointError: if the marker is missing or damaged, or a digest differs.
     """
     if not (path / "DONE").is_file():
         raise CheckpointError(f"{path}: no DONE marker, the save was interrupted")
-    digests: dict[str, str] = read_json(path / "DONE")
+    try:
+        digests = read_object(path / "DONE")
+    except ProjectError as error:
+        raise CheckpointError(str(error)) from None
+    if set(digests) != set(_FILES):
+        raise CheckpointError(f"{path}/DONE: must name exactly {' and '.join(_FILES)}")
     for name, digest in digests.items():
         if not (path / name).is_file() or sha256_file(path / name) != digest:
             raise CheckpointError(f"{path}/{name}: missing or damaged, its digest differs from the one in DONE")

@@ -93,7 +93,7 @@ class Trainer:
             )
             if not bool(torch.isfinite(output.loss)):
                 raise TrainingError(f"step {step + 1}: the loss is not finite; {_named(items)}; nothing was changed")
-            output.loss.backward()  # type: ignore[no-untyped-call]
+            output.loss.backward()
             loss += output.loss.item()
             metrics.add(output.metrics)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)

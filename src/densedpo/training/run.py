@@ -77,7 +77,7 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
         "pairs": len(learning),
         "held_out_pairs": len(held_out),
         "snapshot": labels.id,
-        "base": model.folder.name if settings.model != "miniature" else "miniature",
+        "base": model.name,
         "base_fingerprint": model.fingerprint,
         "identity": identity,
         "steps": chosen.max_steps,

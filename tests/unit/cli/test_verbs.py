@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from densedpo.clips.encode import write_video
+from densedpo.errors import ConfigError
 from densedpo.keys import stream
 from densedpo.miniworld import scenes
 
@@ -41,7 +43,7 @@ Run = Callable[..., Result]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     from densedpo import cli
 
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test runner keeps its own handlers
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["densedpo", *map(str, arguments)])
@@ -211,7 +213,7 @@ def test_a_pickle_under_any_name_is_refused_unread(run: Run, tiny_model_folder: 
 
 def test_run_names_may_not_lead_outside(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     sample = ["sample", "--prompt", "x", "--run", "../../etc", "--project", tmp_path]
-    fails(run(*sample, "--model", tiny_model_folder), "leads outside")
+    fails(run(*sample, "--model", tiny_model_folder), "../../etc", "runs")
 
 
 def test_prompt_files(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -223,12 +225,59 @@ def test_prompt_files(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None
     fails(run(*sample, tmp_path / "bad.csv"), "no column named prompt")
 
 
+def test_prompts_of_several_lines(tmp_path: Path) -> None:
+    from densedpo.evaluation.prompts import load_prompts
+
+    file = tmp_path / "prompts.csv"
+    file.write_bytes(b'prompt,note\r\n"a red circle\ndrifting, slowly",x\r\na blue cross,"y\nz"\r\n')
+    assert [prompt.text for prompt in load_prompts(file)] == ["a red circle drifting, slowly", "a blue cross"]
+    file.write_bytes(b'note,prompt\n"x\ny",a\n"z"\n')
+    with pytest.raises(ConfigError, match="line 4"):
+        load_prompts(file)
+
+
 def test_doctor(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     found = run("doctor", "--model", tiny_model_folder, "--project", tmp_path, "--json").value
     assert found["problems"] == []
     assert found["clip_geometry"]["num_frames"] == 33
-    missing = run("doctor", "--model", tmp_path / "none", "--project", tmp_path, "--json").value
-    assert len(missing["problems"]) == 1
+    missing = run("doctor", "--model", tmp_path / "none", "--project", tmp_path, "--json")
+    assert len(missing.value["problems"]) == 1
+    assert missing.code == 1
+
+
+def test_a_failing_command_leaves_no_settings(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    project, empty = tmp_path / "project", tmp_path / "empty"
+    empty.mkdir()
+    fails(run("clips", "add", empty, "--project", project, "--model", tiny_model_folder), "empty")
+    fails(run("pairs", "make", "--project", project, "--model", tiny_model_folder), "clips add")
+    assert not project.exists()
+
+
+def test_help_says_what_an_empty_setting_means(run: Run) -> None:
+    text = " ".join(run("train", "--help").out.split())
+    assert "by default its main branch. [revision; default: automatic]" in text
+    assert "by default equal to the rank. [train.lora_alpha; default: automatic]" in text
+    assert "default: the model family's" not in text
+
+
+def test_seeds_and_devices(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    assert run("demo", "--project", tmp_path, "--seed", -1).code == 2
+    sample = ["sample", "--prompt", "x", "--project", tmp_path, "--model", tiny_model_folder]
+    fails(run(*sample, "--seed", -1), "seed")
+    fails(run(*sample, "--device", "meta"), "device", "meta")
+
+
+def test_a_segment_shorter_than_a_frame(run: Run, pairs_project: Path) -> None:
+    fails(run("label", "judge", "--project", pairs_project, "--segment-s", 0.1), "shorter than one frame")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "{", '{"id": 3}', '{"id": "../../x"}'])
+def test_a_damaged_record_of_the_latest_snapshot(
+    run: Run, labelled_project: Path, tiny_model_folder: Path, text: str
+) -> None:
+    (labelled_project / "labels" / "snapshots" / "latest.json").write_text(text)
+    arguments = ["train", "--max-steps", 1, "--project", labelled_project, "--model", tiny_model_folder]
+    fails(run(*arguments), "latest.json", "densedpo label freeze")
 
 
 def test_random_streams_do_not_depend_on_what_ran_before() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from densedpo.errors import CheckpointError
+from densedpo.store.files import sha256_file
 from densedpo.training.checkpoint import (
     load_checkpoint,
     load_latest,
@@ -35,7 +40,13 @@ def test_nothing_there_is_none(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("damage", ["no marker", "short file", "bit flip", "no tensors"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "no marker", "short file", "bit flip", "no tensors", "marker {", "marker {}", "marker []",
+        'marker {"state.json": "0"}', "one more file",
+    ],
+)  # fmt: skip
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
@@ -48,8 +59,14 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, dama
         data = bytearray(tensors.read_bytes())
         data[-1] ^= 1
         tensors.write_bytes(data)
-    else:
+    elif damage == "no tensors":
         tensors.unlink()
+    elif damage == "one more file":
+        (newest / "extra").write_text("x")
+        digests = json.loads((newest / "DONE").read_text()) | {"extra": sha256_file(newest / "extra")}
+        (newest / "DONE").write_text(json.dumps(digests))
+    else:
+        (newest / "DONE").write_text(damage.removeprefix("marker "))
     with pytest.raises(CheckpointError, match="step-2"):
         load_checkpoint(newest)
     latest = load_latest(tmp_path)
@@ -63,8 +80,22 @@ def test_a_non_number_is_never_marked_done(tmp_path: Path) -> None:
     assert load_latest(tmp_path) is None
 
 
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="step-2: cannot be written"):
+            save_checkpoint(tmp_path, 2, {"w": torch.ones(10000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [item.name for item in tmp_path.iterdir()] == ["step-1"]
+
+
 def test_leftovers_of_a_killed_save_are_cleared(tmp_path: Path) -> None:
-    leftover = tmp_path / ".tmp-123-step-5"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    leftover = tmp_path / f".tmp-{killed.pid}-step-5"
     leftover.mkdir()
     (leftover / "tensors.safetensors").write_bytes(b"half")
     assert load_latest(tmp_path) is None
