@@ -183,7 +183,8 @@ def _over_pairs(hits: Counted) -> Interval | None:
 
 
 def _over_segments(hits: Counted) -> Interval | None:
-    return cluster_bootstrap([float(hit) for _, hit in hits], [pair_id for pair_id, _ in hits], seed="audit")
+    pairs = [pair_id for pair_id, _ in hits]
+    return cluster_bootstrap([float(hit) for _, hit in hits], pairs, seed="audit", shares=True)
 
 
 _SHARES: dict[Level, Callable[[Counted], Interval | None]] = {"segments": _over_segments, "clips": _over_pairs}

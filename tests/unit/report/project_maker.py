@@ -176,7 +176,7 @@ def add_run(project: Project, name: str, steps: int = 120, gain: float = 1.0) ->
             held = {"step": step, "eval/loss": 0.693 - 0.15 * way, "eval/rewards/margins": 1.5 * way}
             held |= {"eval/rewards/accuracies": 0.5 + 0.18 * way, "eval/loser_dominant_ratio": 0.45}
             lines.append(held)
-    folder = project.run(name)
+    folder = project.runs / name  # also names that only a hand could have made
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     write_text(folder / "config.yaml", dump_settings(Settings()))
 
@@ -230,13 +230,10 @@ def _summary(rows: list[Row], models: list[str], prompts: list[str]) -> dict[str
             gap = cluster_bootstrap(gaps, clusters, seed=score)
             both = [[row[score], base[row["prompt_id"], row["seed"]][score]] for row in own]
             ratio = cluster_bootstrap(both, clusters, seed=score)
-            assert found is not None
-            assert gap is not None
-            assert ratio is not None
-            scores.setdefault(model, {})[score] = found.as_dict()
+            scores.setdefault(model, {})[score] = found and found.as_dict()
             if model != "base":
-                differences.setdefault(model, {})[score] = gap.as_dict()
-                ratios.setdefault(model, {})[score] = ratio.as_dict()
+                differences.setdefault(model, {})[score] = gap and gap.as_dict()
+                ratios.setdefault(model, {})[score] = ratio and ratio.as_dict()
     return {
         "schema_version": 1,
         "name": "held-out",
