@@ -94,7 +94,7 @@ def miniworld_train_base(
 ) -> Any:
     """Train the miniature's base model from nothing: VAE, then text encoder and transformer. Resumes by repeating.
 
-    About 75 minutes on one CPU core, minutes on a GPU.
+    About 75 minutes on one CPU core; a GPU is used where there is one.
     """
     import torch
 
