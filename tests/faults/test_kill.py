@@ -64,7 +64,7 @@ def test_pairs_make(pairs_project: Path, tiny_model_folder: Path, tmp_path: Path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for copy in (whole, killed):
         shutil.copytree(pairs_project, copy)
-    arguments = ["pairs", "make", "--model", str(tiny_model_folder), "--steps", "4", "--batch-size", "1"]
+    arguments = ["pairs", "make", "--model", str(tiny_model_folder), "--steps", "4", "--batch-size", "2"]
     finish(*arguments, "--project", str(whole))
 
     def published() -> int:

@@ -14,7 +14,8 @@ import pytest
 COMMAND = "from densedpo.cli import main; main()"
 # a verb that tells when it has begun and then waits to be stopped
 WAITING = textwrap.dedent("""
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     import densedpo.store.tables as tables
     def wait(path):
         print("begun", file=sys.stderr, flush=True)
@@ -45,7 +46,10 @@ def test_a_signal_is_answered_by_one_line(pairs_project: Path, number: int, stat
     assert process.stderr is not None
     assert process.stderr.readline() == "begun\n"
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (process.returncode, errors) == (status, f"{word}; repeat the command to go on\n")
 
 

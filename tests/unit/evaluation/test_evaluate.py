@@ -136,6 +136,6 @@ def test_refusals_come_before_any_work(tuned: Project, tiny_model_folder: Path) 
 
 
 def test_the_frame_scorer_takes_any_prompt_and_gives_what_it_names(tuned: Project, tiny_model_folder: Path) -> None:
-    found = evaluate(tuned, settings_for(tiny_model_folder, seeds=1), [], make_prompts(["物"]), FrameScorer(), "e")
+    found = evaluate(tuned, settings_for(tiny_model_folder, seeds=1), [], make_prompts(["物", "x"]), FrameScorer(), "e")
     assert found["scores"]["base"].keys() == FrameScorer.infos.keys() == found["score_info"].keys()
     assert all(np.isfinite(score["mean"]) for score in found["scores"]["base"].values())
