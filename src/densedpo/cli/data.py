@@ -21,7 +21,7 @@ def clips_add(
 ) -> Any:
     """Add real videos: split at cuts, cut to the model's clip length, rate and size, with captions.
 
-    Captions come from a table (--captions) or from NAME.txt beside each file. A file that cannot be used is named and
+    Captions come from --captions, from captions.csv in the folder, or from NAME.txt beside each file. A file that cannot be used is named and
     counted; the rest goes on.
     """
     from densedpo.clips.add import add_clips

@@ -12,14 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from densedpo.clips.captions import read_captions
+from densedpo.clips.captions import find_table, read_captions
 from densedpo.clips.geometry import ClipGeometry
 from densedpo.clips.ingest import Ingest, storable
 from densedpo.clips.probe import FrameReader
 from densedpo.clips.sources import find_files
 from densedpo.config import ClipSettings
 from densedpo.errors import MediaError
-from densedpo.observe import track, warn
+from densedpo.observe import say, track, warn
 from densedpo.store.files import remove_leftovers
 from densedpo.store.project import Project
 from densedpo.store.tables import collect_rows, write_table
@@ -86,7 +86,8 @@ def add_clips(
     Args:
         project: where clips go.
         sources: files and folders.
-        captions: table of captions, or None for text files beside the videos.
+        captions: table of captions; if None, ``captions.csv``, ``.jsonl`` or ``.parquet`` in a source folder, or text
+            files beside the videos. Where there is no caption at all, every clip gets the empty one.
         geometry: rate, frame count and size that the model takes.
         settings: limits, cut threshold and windows per shot.
         segment_s: length of a label segment; shorter shots are left out.
@@ -97,7 +98,12 @@ def add_clips(
     """
     made_by_us = (project.clips, project.pairs, project.runs, project.evaluations, project.report)
     files = find_files(sources, excluded=made_by_us)
+    if captions is None and (captions := find_table(sources)) is not None:
+        say(_one_line(f"captions from {captions}"))
     known = read_captions(captions, [source for source in sources if source.is_dir()])
+    known.needed = bool(known.by_file) or any(file.with_suffix(".txt").is_file() for file in files)
+    if not known.needed:
+        warn("no captions at all: every clip gets the empty one; give --captions TABLE so that the model knows more")
     summary = AddSummary(files=len(files), captions_without_file=known.missing_files())
     for name in summary.captions_without_file:
         warn(_one_line(f"{captions}: caption for {name!r}, but there is no such file; correct its path"))

@@ -23,16 +23,20 @@ MAX_CAPTION_CHARACTERS = 10_000
 
 @dataclass
 class Captions:
-    """Captions by resolved file; ``named`` keeps how the table spelled each path, for messages."""
+    """Captions by resolved file; ``named`` keeps how the table spelled each path, for messages.
+
+    ``needed`` is False where no file has a caption at all: then all of them get the empty one.
+    """
 
     by_file: dict[Path, str] = field(default_factory=dict)
     named: dict[Path, str] = field(default_factory=dict)
+    needed: bool = True
 
     def of(self, file: Path) -> str:
         """Return the caption of a video file, from the table or else from its sidecar.
 
         Raises:
-            MediaError: if there is none, or it is empty, too long or not UTF-8.
+            MediaError: if one is needed and there is none, or it is empty, too long or not UTF-8.
         """
         text = self.by_file.get(file.resolve())
         sidecar = file.with_suffix(".txt")
@@ -41,6 +45,8 @@ class Captions:
                 text = clean(sidecar.read_text(encoding="utf-8-sig"))
             except (UnicodeDecodeError, OSError) as error:
                 raise MediaError(f"{file}: caption file {sidecar.name} is not readable as UTF-8 ({error})") from None
+        if text is None and not self.needed:
+            return ""
         if not text:
             raise MediaError(f"{file}: no caption; add a row to the captions table or a file {sidecar.name}")
         if len(text) > MAX_CAPTION_CHARACTERS:
@@ -50,6 +56,12 @@ class Captions:
     def missing_files(self) -> list[str]:
         """Return the paths in the table, as written there, that lead to no file."""
         return sorted(name for path, name in self.named.items() if not path.exists())
+
+
+def find_table(sources: Iterable[Path]) -> Path | None:
+    """Return the first ``captions.csv``, ``.jsonl`` or ``.parquet`` that lies in a source folder."""
+    tables = (source / f"captions{suffix}" for source in sources for suffix in TABLE_SUFFIXES)
+    return next((table for table in tables if table.is_file()), None)
 
 
 def clean(text: str) -> str:

@@ -18,6 +18,7 @@ from densedpo.clips.encode import write_video
 from densedpo.errors import ConfigError
 from densedpo.keys import stream
 from densedpo.miniworld import scenes
+from densedpo.store.tables import read_table
 
 REAL_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 
@@ -167,6 +168,22 @@ def test_bad_files_are_named_and_the_rest_goes_on(run: Run, tiny_model_folder: P
         lines = [line for line in result.err.splitlines() if f"{name}.mp4" in line and "warning" in line]
         assert len(lines) == 1, (name, result.err)
     assert "missing.mp4" in str(result.value["captions_without_file"]) and "missing.mp4" in result.err
+
+
+def test_captions_are_found_in_the_folder_or_left_empty(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    assert run("miniworld", "clips", source, "--count", 2).code == 0
+    add = ["clips", "add", source, "--model", tiny_model_folder, "--json", "--project"]
+    found = run(*add, tmp_path / "found")
+    assert found.code == 0 and "captions.csv" in found.err
+    assert all(row["caption"] for row in read_table(tmp_path / "found" / "clips" / "clips.parquet"))
+    (source / "captions.csv").unlink()
+    left = run(*add, tmp_path / "left")
+    assert left.code == 0 and "no captions at all" in left.err
+    assert [row["caption"] for row in read_table(tmp_path / "left" / "clips" / "clips.parquet")] == ["", ""]
+    next(source.glob("*.mp4")).with_suffix(".txt").write_text("a caption for one")
+    some = run(*add, tmp_path / "some")
+    assert (some.value["accepted"], len(some.value["rejected"])) == (1, 1)
 
 
 def test_labels_with_an_unknown_pair(run: Run, pairs_project: Path, tmp_path: Path) -> None:
