@@ -21,8 +21,8 @@ def clips_add(
 ) -> Any:
     """Add real videos: split at cuts, cut to the model's clip length, rate and size, with captions.
 
-    Captions come from --captions, from captions.csv in the folder, or from NAME.txt beside each file. A file that cannot be used is named and
-    counted; the rest goes on.
+    Captions come from --captions, from captions.csv in the folder, or from NAME.txt beside each file. A file that
+    cannot be used is named and counted; the rest goes on.
     """
     from densedpo.clips.add import add_clips
     from densedpo.models.load import load_geometry
