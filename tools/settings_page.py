@@ -23,7 +23,11 @@ SIGNS = {"gt": "> {:g}", "ge": "at least {:g}", "lt": "< {:g}", "le": "at most {
 def limits(schema: dict[str, Any]) -> str:
     """Return the type and range of one setting in words."""
     if "anyOf" in schema:
-        schema = next(item for item in schema["anyOf"] if item.get("type") != "null")
+        return " or ".join(limits(item) for item in schema["anyOf"] if item.get("type") != "null")
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"list of {limits(schema['items'])}"
     if "enum" in schema:
         return ", ".join(f"`{item}`" for item in schema["enum"])
     names = {"exclusiveMinimum": "gt", "minimum": "ge", "exclusiveMaximum": "lt", "maximum": "le"}
@@ -33,8 +37,10 @@ def limits(schema: dict[str, Any]) -> str:
 
 def row(name: str, schema: dict[str, Any]) -> str:
     """Return one table line."""
-    default = "" if schema.get("default") is None else f"`{str(schema['default']).lower()}`"
-    return f"| `{name}` | {default} | {limits(schema)} | {schema.get('description', '')} |"
+    given = schema.get("default")
+    shown = ",".join(given) if isinstance(given, list) else f"{given:.4g}" if isinstance(given, float) else str(given)
+    default = f"`{shown.lower()}`" if given not in (None, []) else ""
+    return f"| `{name}` | {default} | {limits(schema)} | {schema.get('description', '').replace('|', chr(92) + '|')} |"
 
 
 def page() -> str:

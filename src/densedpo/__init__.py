@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from densedpo.pairs.make import make_pairs
     from densedpo.store.project import Project
     from densedpo.training.loss import dense_dpo_loss
+    from densedpo.training.options import DenseDPOConfig
+    from densedpo.training.trainer import DenseDPOTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DenseDPOConfig": "densedpo.training.options",
+    "DenseDPOTrainer": "densedpo.training.trainer",
     "Project": "densedpo.store.project",
     "SegmentGrid": "densedpo.labels.grid",
     "Settings": "densedpo.config",
@@ -29,7 +33,17 @@ _HOMES = {
     "make_pairs": "densedpo.pairs.make",
 }
 
-__all__ = ["Project", "SegmentGrid", "Settings", "dense_dpo_loss", "guided_start", "load_model", "make_pairs"]
+__all__ = [
+    "DenseDPOConfig",
+    "DenseDPOTrainer",
+    "Project",
+    "SegmentGrid",
+    "Settings",
+    "dense_dpo_loss",
+    "guided_start",
+    "load_model",
+    "make_pairs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,17 +5,28 @@ Names follow TRL where one exists. Units are in the names.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from densedpo.errors import ConfigError
 
 Method = Literal["dense", "dense_sum", "vanilla", "structural", "sft"]
+LossType = Literal["sigmoid", "robust", "ipo", "tie_aware", "sft", "sft_clip"]
+Item = TypeVar("Item")
 Share = Annotated[float, Field(gt=0, le=1)]
 MAX_SEED = 2**63 - 1
+
+
+def _split(value: Any) -> Any:
+    """Read ``a,b`` as a list, so that a flag and YAML may say the same."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Listed = Annotated[tuple[Item, ...], BeforeValidator(_split)]
 
 
 class _Section(BaseModel):
@@ -73,33 +84,135 @@ class TrainSettings(_Section):
     method: Method = Field(
         "dense", description="loss: by latent frame (dense), summed over frames, by whole clip, or none but the clips"
     )
-    beta: float = Field(500.0, gt=0, description="strength of the leash, for *mean* squared errors")
-    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
-    max_steps: int = Field(150, ge=1, description="optimizer steps of the run")
-    batch_size: int = Field(16, ge=1, description="pairs in one optimizer step, all accumulation steps together")
-    micro_batch_size: int = Field(16, ge=1, description="pairs in one forward pass")
-    warmup_steps: int = Field(30, ge=0, description="steps in which the learning rate rises from zero to its peak")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "linear", description="learning rate after warm-up: kept, or falling to zero"
+    loss_type: Listed[LossType] = Field(
+        ("sigmoid",),
+        description="terms of the loss, comma-separated: sigmoid, robust, ipo or tie_aware on the margin; "
+        "sft anchors to winning frames, sft_clip to the real clip",
     )
-    max_grad_norm: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
-    lora_rank: int = Field(32, ge=1, description="rank of the LoRA")
-    lora_alpha: int | None = Field(None, ge=1, description="LoRA alpha; by default equal to the rank")
+    loss_weights: Listed[float] | None = Field(
+        None, description="weight of each term of loss_type, comma-separated; by default 1 each"
+    )
+    beta: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        500.0, description="strength of the leash, for *mean* squared errors; auto aims at beta_target_z"
+    )
+    beta_target_z: float = Field(0.3, gt=0, description="median |z| after warm-up that beta auto aims at")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of labels taken to be wrong: conservative in sigmoid, unbiased in robust"
+    )
+    confidence_weights: bool = Field(True, description="weigh each label by its strength; off: its sign alone counts")
+    tie_alpha: float = Field(
+        math.log(3), gt=0, description="half-width of a tie in tie_aware, in units of z (Rao-Kupper's log theta)"
+    )
+    dpop_lambda: float = Field(
+        0.0, ge=0, description="DPOP: weight of the winner's error above the reference inside z; 0 is off"
+    )
+    sdpo_mu: float | None = Field(
+        None, ge=0, lt=1, description="SDPO: safety margin of the loser's scale, frame by frame; by default off"
+    )
+    averaging: Literal["batch", "pair"] = Field(
+        "batch", description="mean over all decided frames of the batch, or over those of a pair and then over pairs"
+    )
+    latent_tie_rms: float = Field(
+        0.0, ge=0, description="latent frames in which a and b differ by less than this (rms) count as ties"
+    )
     share_noise: bool = Field(True, description="same noise for both sides of a pair")
-    pairs: Literal["auto", "guided", "independent"] = Field(
-        "auto", description="which pairs to learn from; auto: independent for vanilla, guided otherwise"
+    t_limit: Literal["none", "eta"] = Field(
+        "none", description="eta: noise levels are drawn below the level that the pair was made from"
     )
     t_shift: float | None = Field(
         None,
         gt=0,
         description="shift of the logit-normal noise levels; by default the model family's shift for sampling",
     )
+    precompute_ref_errors: bool = Field(
+        False, description="measure the reference once, before training, on ref_draws fixed draws a pair"
+    )
+    ref_draws: int = Field(8, ge=1, description="stored draws of (t, noise) a pair, stratified in t")
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
+    max_steps: int = Field(150, ge=1, description="optimizer steps of the run")
+    batch_size: int = Field(16, ge=1, description="pairs in one optimizer step, all processes and parts together")
+    micro_batch_size: int = Field(16, ge=1, description="pairs in one forward pass of one process")
+    warmup_steps: int = Field(30, ge=0, description="steps in which the learning rate rises from zero to its peak")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "linear", description="learning rate after warm-up: kept, or falling to zero"
+    )
+    optim: Literal["adamw", "adamw_fused", "adamw_8bit"] = Field(
+        "adamw", description="optimizer; adamw_8bit keeps its moments in 8 bits (needs the extra `torchao`)"
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved"
+    )
+    tuning: Literal["lora", "full"] = Field("lora", description="what is trained: a LoRA, or every denoiser weight")
+    lora_rank: int = Field(32, ge=1, description="rank of the LoRA")
+    lora_alpha: int | None = Field(None, ge=1, description="LoRA alpha; by default equal to the rank")
+    lora_targets: Listed[str] | None = Field(
+        None, description="layers that get a LoRA, comma-separated; by default the model family's"
+    )
+    lora_format: Literal["diffusers", "comfyui", "both"] = Field(
+        "diffusers", description="key layout of the LoRA file; comfyui adds a second file"
+    )
+    pairs: Literal["auto", "guided", "independent"] = Field(
+        "auto", description="which pairs to learn from; auto: independent for vanilla, guided otherwise"
+    )
     eval_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs held out of training")
-    eval_every: int = Field(25, ge=1, description="steps between measurements on held-out pairs")
-    save_every: int = Field(50, ge=1, description="steps between checkpoints")
-    gradient_checkpointing: bool = Field(False, description="compute activations again to save memory")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the frozen base's weights")
+    eval_pairs: int = Field(64, ge=1, description="held-out pairs measured, at most")
+    eval_steps: int = Field(25, ge=1, description="steps between measurements on held-out pairs")
+    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
+    save_total_limit: int = Field(2, ge=1, description="newest checkpoints kept")
+    self_check: bool = Field(True, description="check the maths on this model and data before the first step")
+    guards: Literal["off", "warn", "stop"] = Field(
+        "warn", description="what to do when training goes wrong: nothing, say it, or stop at the last good checkpoint"
+    )
+    probe_steps: int = Field(
+        0, ge=0, description="steps between sampling a few prompts to watch motion, size and colour; 0 is never"
+    )
+    probe_prompts: int = Field(4, ge=1, description="captions sampled by the probe")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="measurements on held-out pairs without improvement before stopping; by default never"
+    )
+    activation_checkpointing: Literal["none", "full", "save-attention", "auto"] = Field(
+        "none", description="activations computed again to save memory; auto: the cheapest that fits, by a dry run"
+    )
+    compile: bool = Field(False, description="compile the denoiser's repeated blocks")
+    attention_backend: str | None = Field(
+        None, description="diffusers' attention backend, for example flash or native; by default torch chooses"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="number format of a frozen base, or of the computation in full tuning"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="under torchrun: whole copies, or weights sharded over the processes (FSDP2)"
+    )
+    report_to: Listed[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        (), description="trackers beside metrics.jsonl, comma-separated: tensorboard, wandb, trackio"
+    )
+
+    @property
+    def weighted_loss_types(self) -> tuple[tuple[LossType, float], ...]:
+        """The terms of the loss with their weights."""
+        return tuple(zip(self.loss_type, self.loss_weights or (1.0,) * len(self.loss_type), strict=True))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        if not self.loss_type or len(set(self.loss_type)) != len(self.loss_type):
+            raise ValueError(f"loss_type must name each term once, got {', '.join(self.loss_type) or 'none'}")
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_type)} loss_type")
+        if self.method == "sft":
+            wrong = [
+                name
+                for name in ("loss_type", "loss_weights", "precompute_ref_errors", "dpop_lambda", "sdpo_mu")
+                if getattr(self, name) != type(self).model_fields[name].get_default()
+            ]
+            if wrong or self.beta == "auto":
+                raise ValueError(
+                    f"method sft has no preference and no reference; leave out {wrong[0] if wrong else 'beta'}"
+                )
+        if self.tuning == "full" and self.lora_format != "diffusers":
+            raise ValueError("lora_format belongs to tuning lora; tuning full saves the whole denoiser")
+        return self
 
 
 class SampleSettings(_Section):

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+IS_MAIN = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
+console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not IS_MAIN)
 
 
 def say(message: str) -> None:
@@ -113,6 +114,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print the one JSON object that ``--json`` promises on standard output."""
+    """Print the one JSON object that ``--json`` promises on standard output; under torchrun the first process does."""
+    if not IS_MAIN:
+        return
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()

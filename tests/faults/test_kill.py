@@ -84,8 +84,8 @@ def test_train(labelled_project: Path, tiny_model_folder: Path, tmp_path: Path) 
     whole, killed, control = (tmp_path / name for name in ("whole", "killed", "control"))
     for copy in (whole, killed, control):
         shutil.copytree(labelled_project, copy)
-    arguments = ["train", "--model", str(tiny_model_folder), "--max-steps", "40", "--save-every", "2"]
-    arguments += ["--batch-size", "2", "--lora-rank", "4", "--eval-every", "10", "--name", "run"]
+    arguments = ["train", "--model", str(tiny_model_folder), "--max-steps", "40", "--save-steps", "2"]
+    arguments += ["--batch-size", "2", "--lora-rank", "4", "--eval-steps", "10", "--name", "run"]
     finish(*arguments, "--project", str(whole))
     metrics = killed / "runs" / "run" / "metrics.jsonl"
 

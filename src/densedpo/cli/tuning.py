@@ -25,16 +25,21 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run; the method's by default.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Frozen labels; the latest by default.")] = None,
 ) -> Any:
-    """Train a LoRA from frozen labels.
+    """Train a LoRA, or the whole denoiser, from frozen labels.
 
     dense: one logistic a latent frame (the default). dense_sum: the paper's Eq. 7. vanilla, structural: one label a
-    clip. sft: the real clips alone. The base model is the reference; the LoRA lands in runs/NAME/lora.
+    clip. sft: the real clips alone. The base model is the reference; the LoRA lands in runs/NAME/lora. On several GPUs:
+    torchrun --nproc-per-node N -m densedpo train ...
     """
     from densedpo.models.load import load_model
+    from densedpo.training.parallel import local_device
     from densedpo.training.run import train as run_training
 
     settings = call.settings
-    model = load_model(settings.model, revision=settings.revision, device=settings.device, dtype=settings.train.dtype)
+    # whole tuning keeps its weights in float32 and computes in dtype
+    dtype = "float32" if settings.train.tuning == "full" else settings.train.dtype
+    device = str(local_device(settings.device))
+    model = load_model(settings.model, revision=settings.revision, device=device, dtype=dtype)
     return run_training(call.project, model, settings, name or settings.train.method, snapshot)
 
 
@@ -43,7 +48,7 @@ def sample(
     call: Call,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; repeat for several.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file: .txt, .csv or .jsonl.")] = None,
-    run: Annotated[str | None, typer.Option(help="Run whose LoRA is used; the base model by default.")] = None,
+    run: Annotated[str | None, typer.Option(help="Run whose weights are used; the base model by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the videos.", show_default="PROJECT/samples/RUN")] = None,
 ) -> Any:
     """Sample videos for prompts, from the base model or a run."""
@@ -56,8 +61,8 @@ def sample(
     if not chosen:
         raise ConfigError("no prompt; give --prompt TEXT or --prompts FILE")
     settings, name = call.settings, run or "base"
-    lora = call.project.need(call.project.run(run) / "lora", f"densedpo train --name {run}") if run else None
-    model = load_tuned(settings.model, lora, revision=settings.revision, device=settings.device)
+    tuned = call.project.need(call.project.run(run), f"densedpo train --name {run}") if run else None
+    model = load_tuned(settings.model, tuned, revision=settings.revision, device=settings.device)
     folder = out or call.project.root / "samples" / name
     recipe = resolve_sampling(settings.sample, model.defaults)
     videos = sample_videos(model, chosen, recipe, folder, name)

@@ -121,7 +121,7 @@ def _settings_option(dotted: str) -> Any:
     section, _, name = dotted.rpartition(".")
     field = _model(section).model_fields[name]
     default = field.get_default()
-    shown = "automatic" if default is None else str(default).lower()  # the description says what that is
+    shown = _shown(default)
     choices = "|".join(str(c) for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str))
     words = field.description or ""
     assert words, f"{dotted} lacks a description"
@@ -134,6 +134,14 @@ def _settings_option(dotted: str) -> Any:
     return Annotated[
         str | None, typer.Option(f"--{_dash(name)}", help=text, metavar=choices or kind, show_default=False)
     ]
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "automatic"  # the description says what that is
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return f"{default:.4g}" if isinstance(default, float) else str(default).lower()
 
 
 def _metavar(annotation: Any) -> str:

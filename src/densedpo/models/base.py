@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class VideoModel(ABC):
     temporal_stride: int
     spatial_stride: int
     latent_channels: int
+    compute_dtype: torch.dtype | None = None  # autocast of training passes, where trained weights are float32
 
     @property
     def geometry(self) -> ClipGeometry:

@@ -7,7 +7,7 @@ The order of pairs is a function of (run, step), which leaves resume nothing to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from densedpo.config import Method
+from densedpo.config import TrainSettings
 from densedpo.errors import LabelError, TrainingError
 from densedpo.keys import content_id, stream
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.snapshot import LabelSnapshot
+from densedpo.models.base import VideoModel
+from densedpo.observe import track
 from densedpo.store.files import sha256_file
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
+from densedpo.training.loss import Labels
 
 
 @dataclass(frozen=True)
 class PairItem:
     """One pair ready for training: where its latents lie and what its labels say.
 
-    ``frame_labels`` [F] in [-1, 1] are the segment labels spread over latent frames; ``clip_label`` is one number.
+    ``frame_labels`` [F] in [-1, 1] are the segment labels spread over latent frames; ``clip_label`` is one number. A
+    zero is a tie where ``frame_ties`` or ``clip_tie`` says so, and no label otherwise. ``eta`` is the noise level that
+    the pair was made from, ``latent_shape`` (C, F, H, W).
     """
 
     pair_id: str
@@ -42,7 +47,11 @@ class PairItem:
     sha256_latents: str
     num_segments: int
     frame_labels: tuple[float, ...]
+    frame_ties: tuple[bool, ...]
     clip_label: float
+    clip_tie: bool
+    eta: float
+    latent_shape: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -63,16 +72,16 @@ class PairLatents:
 
 
 def load_items(
-    project: Project, snapshot: LabelSnapshot, method: Method, pair_mode: str, fingerprint: str
+    project: Project, snapshot: LabelSnapshot, settings: TrainSettings, pair_mode: str, model: VideoModel
 ) -> list[PairItem]:
-    """Return the pairs that ``method`` can learn from, in order of id; pairs without any preference are dropped.
+    """Return the pairs that a run can learn from, in order of id; the others are dropped before a latent is read.
 
     Args:
         project: the project.
         snapshot: frozen labels.
-        method: a preference method, or ``sft``, which takes every labelled pair's clip once.
+        settings: the run's; with method ``sft`` every labelled pair's clip counts, once.
         pair_mode: ``guided`` or ``independent``.
-        fingerprint: the base model's; latents of another model mean nothing to it.
+        model: the base; latents of another model mean nothing to it.
 
     Raises:
         LabelError: if the snapshot names a pair that the project lacks.
@@ -89,29 +98,60 @@ def load_items(
         row = rows[pair_id]
         if row["mode"] != pair_mode:
             continue
-        if row["model_fingerprint"] != fingerprint:
+        if row["model_fingerprint"] != model.fingerprint:
             raise TrainingError(
                 f"pair {pair_id}: made by model {row['model']} ({row['model_fingerprint']}), not by the base loaded "
-                f"({fingerprint}); train the model that made the pairs, or make and label new ones"
+                f"({model.fingerprint}); train the model that made the pairs, or make and label new ones"
             )
-        item = _item(project, row, snapshot)
-        decided = item.clip_label != 0 if method in {"vanilla", "structural"} else any(item.frame_labels)
-        if decided or method == "sft":
-            items.append(item)
-    if method == "sft":
-        items = list({item.clip_id: item for item in items}.values())
+        items.append(_item(project, row, snapshot, model))
+    items = usable_items(items, settings)
     if not items:
         raise TrainingError(
-            f"snapshot {snapshot.id}: no {pair_mode} pair with a preference for --method {method}; make and label "
-            f"{pair_mode} pairs (`densedpo pairs make --mode {pair_mode}`), or choose others with --pairs"
+            f"snapshot {snapshot.id}: no {pair_mode} pair with a preference for --method {settings.method}; make and "
+            f"label {pair_mode} pairs (`densedpo pairs make --mode {pair_mode}`), or choose others with --pairs"
         )
     return items
 
 
-def _item(project: Project, row: dict[str, Any], snapshot: LabelSnapshot) -> PairItem:
+def usable_items(items: Sequence[PairItem], settings: TrainSettings) -> list[PairItem]:
+    """Return the items that ``settings`` can learn from: a preference, a tie where ties teach, or for sft each clip."""
+    if settings.method == "sft":
+        return list({item.clip_id: item for item in items}.values())
+    ties_teach = "tie_aware" in settings.loss_type
+    if settings.method in {"vanilla", "structural"}:
+        return [item for item in items if item.clip_label or (ties_teach and item.clip_tie)]
+    return [item for item in items if any(item.frame_labels) or (ties_teach and any(item.frame_ties))]
+
+
+def tie_similar_frames(items: Sequence[PairItem], reader: LatentReader, rms: float) -> list[PairItem]:
+    """Make ties of the latent frames in which a and b differ by less than ``rms`` (root mean square over C, H, W).
+
+    Where both sides show the same, the loss can only unlearn it (appendix B of arXiv 2506.03517).
+    """
+    masked = []
+    for item in track(items, "comparing the sides"):
+        latents = reader.read(item)
+        close = ((latents.a - latents.b).square().mean(dim=(0, 2, 3)).sqrt() < rms).tolist()
+        labels = tuple(0.0 if same else label for label, same in zip(item.frame_labels, close, strict=True))
+        ties = tuple(tie or same for tie, same in zip(item.frame_ties, close, strict=True))
+        masked.append(replace(item, frame_labels=labels, frame_ties=ties))
+    return masked
+
+
+def labels_of(items: Sequence[PairItem], device: torch.device) -> Labels:
+    """Return the labels of pairs of one length as tensors."""
+    return Labels(
+        frames=torch.tensor([item.frame_labels for item in items], dtype=torch.float32, device=device),
+        frame_ties=torch.tensor([item.frame_ties for item in items], device=device),
+        clip=torch.tensor([item.clip_label for item in items], dtype=torch.float32, device=device),
+        clip_ties=torch.tensor([item.clip_tie for item in items], device=device),
+    )
+
+
+def _item(project: Project, row: dict[str, Any], snapshot: LabelSnapshot, model: VideoModel) -> PairItem:
     labels = snapshot.rows[row["pair_id"]]
     grid = SegmentGrid(row["num_frames"], row["fps"], snapshot.segment_s)
-    segments = [0.0 if label is None else label for label in labels.segment_labels]
+    frame_labels, frame_ties = spread_labels(grid, labels.segment_labels, row["temporal_stride"])
     return PairItem(
         pair_id=row["pair_id"],
         clip_id=row["clip_id"],
@@ -120,9 +160,23 @@ def _item(project: Project, row: dict[str, Any], snapshot: LabelSnapshot) -> Pai
         latents_path=project.pairs / row["pair_id"] / "latents.safetensors",
         sha256_latents=row["sha256_latents"],
         num_segments=grid.num_segments,
-        frame_labels=tuple(float(v) for v in grid.latent_labels(segments, row["temporal_stride"])),
+        frame_labels=frame_labels,
+        frame_ties=frame_ties,
         clip_label=labels.clip_label or 0.0,
+        clip_tie=labels.clip_label == 0,
+        eta=row["eta"],
+        latent_shape=model.latent_shape(row["num_frames"], row["height"], row["width"]),
     )
+
+
+def spread_labels(
+    grid: SegmentGrid, segment_labels: Sequence[float | None], temporal_stride: int
+) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+    """Spread segment labels (None: unlabelled) over latent frames; return labels, and which frames are wholly ties."""
+    values = [label or 0.0 for label in segment_labels]
+    labels = grid.latent_labels(values, temporal_stride)
+    not_a_tie = grid.latent_labels([float(label != 0) for label in segment_labels], temporal_stride)
+    return tuple(float(label) for label in labels), tuple(bool(share == 0) for share in not_a_tie)
 
 
 def split_by_source(items: Sequence[PairItem], eval_share: float) -> tuple[list[PairItem], list[PairItem]]:
@@ -177,8 +231,8 @@ def batch_at(items: Sequence[PairItem], seed: int, step: int, batch_size: int) -
 
 
 def micro_batches(visits: Sequence[Visit], size: int) -> list[list[Visit]]:
-    """Cut a batch into parts of at most ``size`` pairs that share one number of latent frames."""
-    groups: dict[int, list[Visit]] = {}
+    """Cut a batch into parts of at most ``size`` pairs that share one latent shape."""
+    groups: dict[tuple[int, ...], list[Visit]] = {}
     for visit in visits:
-        groups.setdefault(len(visit.item.frame_labels), []).append(visit)
+        groups.setdefault(visit.item.latent_shape, []).append(visit)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from densedpo.config import TrainSettings
 from densedpo.models.base import VideoModel
-from densedpo.models.lora import adapter_off
-from densedpo.training.data import LatentReader, PairItem, Visit, micro_batches
-from densedpo.training.objective import Errors, draw_batch, pair_errors, preference_loss
+from densedpo.training.data import PairItem, Visit, labels_of, micro_batches
+from densedpo.training.draws import DrawLaw
+from densedpo.training.loss import Errors, preference_loss
+from densedpo.training.objective import Part, loss_spec, pair_errors
+from densedpo.training.reference import Reference
 
-_DRAWS = 2  # (t, noise) draws a pair
+EVAL_DRAWS = 2  # stored draws of (t, noise) a pair
 
 
 class HeldOut:
@@ -22,55 +23,51 @@ class HeldOut:
     def __init__(
         self,
         model: VideoModel,
+        reference: Reference,
         items: Sequence[PairItem],
-        reader: LatentReader,
-        texts: Mapping[str, Tensor],
         settings: TrainSettings,
-        seed: int,
-        t_shift: float,
+        law: DrawLaw,
+        load: Callable[[Sequence[Visit], DrawLaw], Part],
     ) -> None:
-        """Draw the fixed noises; ``items`` may be empty."""
-        self._model, self._reader, self._texts, self._settings = model, reader, texts, settings
-        self._seed, self._shift = seed, t_shift
+        """Keep what is needed; ``items`` may be empty. ``law`` has ``EVAL_DRAWS`` stored draws a pair."""
+        self._model, self._reference, self._settings, self._load = model, reference, settings, load
+        assert law.stored == EVAL_DRAWS
+        self._law = law
         self._items = [] if settings.method == "sft" else list(items)
-        self._reference: Errors | None = None
+        self._before: list[Errors] = []
 
     def __bool__(self) -> bool:
         """Say whether there is anything to measure."""
         return bool(self._items)
 
     @torch.no_grad()
-    def measure(self) -> dict[str, float]:
+    def measure(self, beta: float) -> dict[str, float]:
         """Return the metrics under names that begin with ``eval/``; the model is left in training mode."""
         self._model.denoiser.eval()
-        if self._reference is None:
-            with adapter_off(self._model):
-                self._reference = self._errors()
-        policy = self._errors()
-        order = [visit.item for part in self._parts() for _ in range(_DRAWS) for visit in part]
-        output = preference_loss(order, policy, self._reference, self._settings.method, beta=self._settings.beta)
+        policy, items = [], []
+        known = bool(self._before)
+        for visits in self._parts():
+            part = self._load(visits, self._law)
+            if not known:
+                self._before.append(self._reference.errors(part.visits, part.latents, part.draw, part.text))
+            policy.append(pair_errors(self._model, part.latents, part.draw, part.text))
+            items += part.items
+        # plain DPO, whatever is trained: comparable between runs, and nothing here needs the terms' extra passes
+        plain = self._settings.model_copy(update={"loss_type": ("sigmoid",), "loss_weights": None, "sdpo_mu": None})
+        spec = loss_spec(plain, beta, items[0].num_segments)
+        labels = labels_of(items, policy[0].a.device)
+        output = preference_loss(_join(policy), _join(self._before), labels, spec)
         self._model.denoiser.train()
         return {f"eval/{name}": float(value) for name, value in {"loss": output.loss, **output.metrics}.items()}
 
     def _parts(self) -> list[list[Visit]]:
-        """Return the items in parts of one length; only the most frequent length is measured."""
-        lengths = [len(item.frame_labels) for item in self._items]
-        usual = max(sorted(set(lengths)), key=lengths.count)
-        visits = [Visit(item, 0) for item in self._items if len(item.frame_labels) == usual]
-        return micro_batches(visits, self._settings.micro_batch_size)
+        """Return visits in parts of one shape; only the most frequent shape is measured, and ``eval_pairs`` at most."""
+        shapes = [item.latent_shape for item in self._items]
+        usual = max(sorted(set(shapes)), key=shapes.count)
+        chosen = [item for item in self._items if item.latent_shape == usual][: self._settings.eval_pairs]
+        visits = [[Visit(item, number) for item in chosen] for number in range(EVAL_DRAWS)]
+        return [part for draw in visits for part in micro_batches(draw, self._settings.micro_batch_size)]
 
-    def _errors(self) -> Errors:
-        found = []
-        for part in self._parts():
-            latents = [self._reader.read(visit.item) for visit in part]
-            text = torch.stack([self._texts[visit.item.caption] for visit in part])
-            for number in range(_DRAWS):
-                draw = draw_batch(
-                    [Visit(visit.item, -1 - number) for visit in part],  # epochs of training are never negative
-                    tuple(latents[0].a.shape),
-                    self._seed,
-                    shift=self._shift,
-                    share_noise=self._settings.share_noise,
-                )
-                found.append(pair_errors(self._model, latents, draw, text))
-        return Errors(torch.cat([e.a for e in found]), torch.cat([e.b for e in found]))
+
+def _join(found: Sequence[Errors]) -> Errors:
+    return Errors(torch.cat([errors.a for errors in found]), torch.cat([errors.b for errors in found]))

@@ -1,7 +1,7 @@
-"""From a batch of pairs to a loss: noise, reference, policy, then one of the pure losses.
+"""From a batch of pairs to a loss: reference, policy, then the pure losses.
 
-The reference is the base model: the adapter is switched off, and it runs *before* the policy's graph is built, so that
-activation checkpointing can never recompute the policy with the adapter off.
+The reference is measured *before* the policy's graph is built, so that activation checkpointing can never recompute the
+policy with the adapter off. Both sides of all pairs go through the denoiser as one batch.
 
 Shape letters: B pairs, F latent frames.
 """
@@ -10,120 +10,113 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from densedpo.config import Method
-from densedpo.diffusion.grid import shift_level
-from densedpo.keys import noise, stream
+from densedpo.config import TrainSettings
 from densedpo.models.base import VideoModel
-from densedpo.models.lora import adapter_off
-from densedpo.training.data import PairItem, PairLatents, Visit
-from densedpo.training.loss import LossOutput, clip_dpo_loss, dense_dpo_loss, dense_sum_dpo_loss, sft_loss
+from densedpo.training.data import PairItem, PairLatents, Visit, labels_of
+from densedpo.training.draws import Draw
+from densedpo.training.loss import Errors, LossOutput, LossSpec, preference_loss, sft_loss, term_totals
+
+if TYPE_CHECKING:
+    from densedpo.training.reference import Reference
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Noise levels [B] and noises [B, C, F, H, W] of one batch, for side a and side b."""
+class Part:
+    """What goes through the model at once: visits of one latent shape, their latents, draws and text [B, L, D]."""
 
-    t: Tensor
-    noise_a: Tensor
-    noise_b: Tensor
+    visits: Sequence[Visit]
+    latents: Sequence[PairLatents]
+    draw: Draw
+    text: Tensor
 
-
-@dataclass(frozen=True)
-class Errors:
-    """Per-latent-frame errors [B, F] of both sides."""
-
-    a: Tensor
-    b: Tensor
+    @property
+    def items(self) -> list[PairItem]:
+        """The pairs."""
+        return [visit.item for visit in self.visits]
 
 
-def draw_level(rng: np.random.Generator, shift: float) -> float:
-    """Draw one noise level: logit-normal(0, 1) (Stable Diffusion 3), moved towards noise by ``shift``."""
-    return shift_level(1 / (1 + float(np.exp(-rng.normal()))), shift)
+def loss_spec(settings: TrainSettings, beta: float, num_segments: int = 1) -> LossSpec:
+    """Return what the losses depend on, from a run's settings."""
+    assert settings.method != "sft"
+    return LossSpec(
+        method=settings.method,
+        terms=settings.weighted_loss_types,
+        beta=beta,
+        label_smoothing=settings.label_smoothing,
+        confidence_weights=settings.confidence_weights,
+        tie_alpha=settings.tie_alpha,
+        dpop_lambda=settings.dpop_lambda,
+        sdpo_mu=settings.sdpo_mu,
+        averaging=settings.averaging,
+        num_segments=num_segments,
+    )
 
 
-def draw_batch(visits: Sequence[Visit], shape: tuple[int, ...], seed: int, *, shift: float, share_noise: bool) -> Draw:
-    """Draw t and noise for a batch; each visit's depend on (seed, epoch, pair) alone, not on its place in the batch."""
-    levels, first, second = [], [], []
-    for visit in visits:
-        names = (visit.epoch, visit.item.pair_id)
-        levels.append(draw_level(stream(seed, "training-t", *names), shift))
-        first.append(noise(shape, seed, "training-noise", *names, "a"))
-        second.append(first[-1] if share_noise else noise(shape, seed, "training-noise", *names, "b"))
-    return Draw(torch.tensor(levels, dtype=torch.float32), torch.stack(first), torch.stack(second))
+def residuals(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    """Return target - prediction, float32, [B, C, F, H, W]."""
+    kind = model.compute_dtype
+    with torch.autocast(clean.device.type, kind or torch.bfloat16, enabled=kind is not None):
+        prediction = model.predict(model.add_noise(clean, drawn, t), t, text)
+    return model.target(clean, drawn).float() - prediction.float()
 
 
-def frame_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Float[Tensor, "b f"]:
-    """Return mean over C, H, W of (target - prediction)^2, one number a latent frame."""
-    prediction = model.predict(model.add_noise(clean, drawn, t), t, text)
-    return (model.target(clean, drawn).float() - prediction.float()).square().mean(dim=(1, 3, 4))
+def frame_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    """Return mean over C, H, W of (target - prediction)^2, one number a latent frame, [B, F]."""
+    return residuals(model, clean, drawn, t, text).square().mean(dim=(1, 3, 4))
 
 
-def pair_errors(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
-    """Return both sides' errors from one batched pass."""
+def pair_errors(
+    model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor, *, cross: bool = False
+) -> Errors:
+    """Return both sides' errors from one batched pass; ``cross`` adds the product of their residuals."""
     device = text.device
     clean = torch.cat([torch.stack([p.a for p in latents]), torch.stack([p.b for p in latents])]).to(device)
     drawn = torch.cat([draw.noise_a, draw.noise_b]).to(device)
     t = torch.cat([draw.t, draw.t]).to(device)
-    errors = frame_errors(model, clean, drawn, t, torch.cat([text, text]))
-    return Errors(*errors.chunk(2))
+    left = residuals(model, clean, drawn, t, torch.cat([text, text]))
+    of_a, of_b = left.square().mean(dim=(1, 3, 4)).chunk(2)
+    if not cross:
+        return Errors(of_a, of_b)
+    left_a, left_b = left.detach().chunk(2)
+    return Errors(of_a, of_b, (left_a * left_b).mean(dim=(1, 3, 4)))
 
 
-def batch_weight(items: Sequence[PairItem], method: Method) -> float:
-    """Return the weight of a batch's terms: what the losses divide by, summed over the *global* batch."""
-    if method == "sft":
-        return float(sum(len(item.frame_labels) for item in items))
-    if method == "dense":
-        return float(sum(abs(label) for item in items for label in item.frame_labels))
-    if method == "dense_sum":
-        return float(sum(any(item.frame_labels) for item in items))
-    return float(sum(abs(item.clip_label) for item in items))
+def clip_errors(model: VideoModel, part: Part) -> Tensor:
+    """Return the errors on the real clips at side a's draws, [B, F]."""
+    device = part.text.device
+    clean = torch.stack([p.clip for p in part.latents]).to(device)
+    return frame_errors(model, clean, part.draw.noise_a.to(device), part.draw.t.to(device), part.text)
 
 
-def preference_loss(
-    items: Sequence[PairItem],
-    policy: Errors,
-    reference: Errors,
-    method: Method,
-    *,
-    beta: float,
-    total_weight: float | None = None,
-) -> LossOutput:
-    """Return the loss of a preference method from the four errors."""
-    device = policy.a.device
-    four = (policy.a, policy.b, reference.a, reference.b)
-    if method in {"vanilla", "structural"}:
-        labels = torch.tensor([item.clip_label for item in items], device=device)
-        return clip_dpo_loss(*four, labels, beta=beta, total_weight=total_weight)
-    labels = torch.tensor([item.frame_labels for item in items], dtype=torch.float32, device=device)
-    if method == "dense_sum":
-        segments = items[0].num_segments
-        return dense_sum_dpo_loss(*four, labels, beta=beta, num_segments=segments, total_weight=total_weight)
-    return dense_dpo_loss(*four, labels, beta=beta, total_weight=total_weight)
+def batch_totals(items: Sequence[PairItem], settings: TrainSettings) -> tuple[float, ...]:
+    """Return what each term of the loss divides by, summed over the *global* batch; items may differ in length."""
+    if settings.method == "sft":
+        return (float(sum(len(item.frame_labels) for item in items)),)
+    spec = loss_spec(settings, beta=1.0)  # totals do not depend on beta
+    each = [term_totals(labels_of([item], torch.device("cpu")), spec) for item in items]
+    return tuple(float(sum(values)) for values in zip(*each, strict=True))
 
 
-def micro_loss(
+def part_loss(
     model: VideoModel,
-    items: Sequence[PairItem],
-    latents: Sequence[PairLatents],
-    draw: Draw,
-    text: Tensor,
-    method: Method,
+    reference: Reference,
+    part: Part,
+    settings: TrainSettings,
     *,
     beta: float,
-    total_weight: float,
+    totals: Sequence[float],
 ) -> LossOutput:
-    """Return the loss of one micro-batch, reference first."""
-    if method == "sft":
-        clean = torch.stack([p.clip for p in latents]).to(text.device)
-        errors = frame_errors(model, clean, draw.noise_a.to(text.device), draw.t.to(text.device), text)
-        return sft_loss(errors, total_weight=total_weight)
-    with torch.no_grad(), adapter_off(model):
-        reference = pair_errors(model, latents, draw, text)
-    policy = pair_errors(model, latents, draw, text)
-    return preference_loss(items, policy, reference, method, beta=beta, total_weight=total_weight)
+    """Return the loss of one part, reference first; with the global ``totals`` the parts' losses add up."""
+    if settings.method == "sft":
+        return sft_loss(clip_errors(model, part), total_weight=totals[0])
+    before = reference.errors(part.visits, part.latents, part.draw, part.text)
+    policy = pair_errors(model, part.latents, part.draw, part.text, cross=settings.sdpo_mu is not None)
+    anchor = clip_errors(model, part) if "sft_clip" in settings.loss_type else None
+    labels = labels_of(part.items, part.text.device)
+    spec = loss_spec(settings, beta, part.items[0].num_segments)
+    return preference_loss(policy, before, labels, spec, totals=totals, clip_errors=anchor)

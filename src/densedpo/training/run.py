@@ -10,15 +10,13 @@ from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
 from densedpo.labels.snapshot import latest_snapshot, load_snapshot
 from densedpo.models.base import VideoModel
-from densedpo.models.lora import save_lora
 from densedpo.observe import read_jsonl, say
 from densedpo.store.files import write_json, write_text
 from densedpo.store.project import Project
-from densedpo.training.card import model_card
+from densedpo.training.card import model_card, update_card
 from densedpo.training.data import load_items, split_by_source
-from densedpo.training.loop import Trainer
-
-_FREE = {"save_every", "eval_every"}  # may be changed when an interrupted run goes on
+from densedpo.training.options import FREE, DenseDPOConfig
+from densedpo.training.trainer import DenseDPOTrainer
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,10 @@ class TrainSummary:
 
     run: str
     folder: str
-    lora: str
+    saved: str
     method: str
     steps: int
+    stopped: str | None
     resumed_from: int
     pairs: int
     held_out_pairs: int
@@ -59,16 +58,19 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
     labels = load_snapshot(path)
     chosen = settings.train
     mode = chosen.pairs if chosen.pairs != "auto" else "independent" if chosen.method == "vanilla" else "guided"
-    items = load_items(project, labels, chosen.method, mode, model.fingerprint)
+    items = load_items(project, labels, chosen, mode, model)
     learning, held_out = split_by_source(items, chosen.eval_share)
     identity = content_id(
-        "run", chosen.model_dump(mode="json", exclude=_FREE), settings.seed, labels.id, model.fingerprint
+        "run", chosen.model_dump(mode="json", exclude=set(FREE)), settings.seed, labels.id, model.fingerprint
     )
     say(f"training {name}: {chosen.method}, {len(learning)} {mode} pairs, {len(held_out)} held out, labels {labels.id}")
-    trainer = Trainer(model, learning, held_out, chosen, settings.seed, folder, identity)
-    write_text(folder / "config.yaml", dump_settings(settings))
-    start = trainer.train()
-    lora = save_lora(model, folder / "lora")
+    config = DenseDPOConfig(
+        output_dir=folder, cache_dir=project.cache, seed=settings.seed, **chosen.model_dump(exclude_unset=True)
+    )
+    trainer = DenseDPOTrainer(model, config, learning, held_out, identity=identity)
+    if trainer.parallel.is_main:
+        write_text(folder / "config.yaml", dump_settings(settings))
+    output = trainer.train()
     rows = read_jsonl(folder / "metrics.jsonl")
     facts = {
         "run": name,
@@ -80,17 +82,23 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
         "base": model.name,
         "base_fingerprint": model.fingerprint,
         "identity": identity,
-        "steps": chosen.max_steps,
+        "steps": output.steps,
+        "stopped": output.stopped,
     }
-    write_text(folder / "README.md", model_card(facts, settings, rows))
-    write_json(folder / "run.json", facts)
+    if trainer.parallel.is_main:
+        card = model_card(facts, settings, rows, labels=labels, learning=learning, held_out=held_out)
+        write_text(folder / "README.md", card)
+        write_json(folder / "run.json", facts)
+        update_card(project, name)
+    trainer.parallel.wait()
     return TrainSummary(
         run=name,
         folder=str(folder),
-        lora=str(lora),
+        saved=str(output.saved),
         method=chosen.method,
-        steps=chosen.max_steps,
-        resumed_from=start,
+        steps=output.steps,
+        stopped=output.stopped,
+        resumed_from=output.resumed_from,
         pairs=len(learning),
         held_out_pairs=len(held_out),
         snapshot=labels.id,

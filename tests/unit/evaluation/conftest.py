@@ -17,7 +17,8 @@ def train_once(project: Project, model_folder: Path, name: str, learning_rate: f
     """Train a LoRA for one step and return its file."""
     chosen = {"max_steps": 1, "batch_size": 1, "lora_rank": 2, "eval_share": 0, "warmup_steps": 0}
     settings = parse_settings({"train": chosen | {"learning_rate": learning_rate}})
-    return Path(train(project, load_model(str(model_folder), device="cpu"), settings, name, None).lora)
+    summary = train(project, load_model(str(model_folder), device="cpu"), settings, name, None)
+    return Path(summary.saved) / "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="session")

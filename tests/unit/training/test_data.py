@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from densedpo.config import TrainSettings
 from densedpo.errors import LabelError, TrainingError
+from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.snapshot import LabelSnapshot, latest_snapshot, load_snapshot
+from densedpo.models.base import VideoModel
+from densedpo.models.load import load_model
 from densedpo.store.files import sha256_file
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
-from densedpo.training.data import LatentReader, PairItem, Visit, batch_at, load_items, micro_batches, split_by_source
+from densedpo.training.data import (
+    LatentReader,
+    PairItem,
+    Visit,
+    batch_at,
+    load_items,
+    micro_batches,
+    split_by_source,
+    spread_labels,
+    tie_similar_frames,
+    usable_items,
+)
 
 
 @pytest.fixture
@@ -28,19 +44,37 @@ def snapshot(project: Project) -> LabelSnapshot:
     return load_snapshot(latest_snapshot(project))
 
 
-def base_of(project: Project) -> str:
-    """Fingerprint of the model that made the project's pairs."""
-    return str(read_table(project.pairs_table)[0]["model_fingerprint"])
+@pytest.fixture
+def model(tiny_model_folder: Path) -> VideoModel:
+    return load_model(str(tiny_model_folder), device="cpu")
+
+
+def training(method: str, **changes: object) -> TrainSettings:
+    return TrainSettings.model_validate({"method": method, **changes})
 
 
 def item(number: int, clip: str = "", frames: int = 9) -> PairItem:
     return PairItem(
-        f"p{number}", clip or f"c{number}", clip or f"c{number}", "x", Path("x"), "", 4, (1.0,) * frames, 1.0
+        pair_id=f"p{number}",
+        clip_id=clip or f"c{number}",
+        source_sha256=clip or f"c{number}",
+        caption="x",
+        latents_path=Path("x"),
+        sha256_latents="",
+        num_segments=4,
+        frame_labels=(1.0,) * frames,
+        frame_ties=(False,) * frames,
+        clip_label=1.0,
+        clip_tie=False,
+        eta=1.0,
+        latent_shape=(8, frames, 8, 8),
     )
 
 
-def test_labels_reach_the_latent_frames_they_speak_for(project: Project, snapshot: LabelSnapshot) -> None:
-    items = load_items(project, snapshot, "dense", "guided", base_of(project))
+def test_labels_reach_the_latent_frames_they_speak_for(
+    project: Project, snapshot: LabelSnapshot, model: VideoModel
+) -> None:
+    items = load_items(project, snapshot, training("dense"), "guided", model)
     assert 0 < len(items) <= 6
     for loaded in items:
         segments = snapshot.rows[loaded.pair_id].segment_labels
@@ -49,29 +83,31 @@ def test_labels_reach_the_latent_frames_they_speak_for(project: Project, snapsho
         assert loaded.frame_labels[8] == segments[3]
 
 
-def test_only_pairs_of_the_wanted_mode_and_with_a_preference(project: Project, snapshot: LabelSnapshot) -> None:
+def test_only_pairs_of_the_wanted_mode_and_with_a_preference(
+    project: Project, snapshot: LabelSnapshot, model: VideoModel
+) -> None:
     modes = {row["pair_id"]: row["mode"] for row in read_table(project.pairs_table)}
     for method in ("dense", "vanilla"):
         for mode in ("guided", "independent"):
-            items = load_items(project, snapshot, method, mode, base_of(project))
+            items = load_items(project, snapshot, training(method), mode, model)
             assert {modes[i.pair_id] for i in items} == {mode}
             assert all(any(i.frame_labels) if method == "dense" else i.clip_label for i in items)
 
 
-def test_sft_takes_every_clip_once(project: Project, snapshot: LabelSnapshot) -> None:
-    items = load_items(project, snapshot, "sft", "guided", base_of(project))
+def test_sft_takes_every_clip_once(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    items = load_items(project, snapshot, training("sft"), "guided", model)
     assert len(items) == len({i.clip_id for i in items}) == 6
 
 
-def test_a_snapshot_of_another_project_is_refused(project: Project, snapshot: LabelSnapshot) -> None:
+def test_a_snapshot_of_another_project_is_refused(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
     rows = snapshot.rows | {"0123": next(iter(snapshot.rows.values()))}
     with pytest.raises(LabelError, match="0123"):
-        load_items(project, LabelSnapshot(1.0, rows, "other", {}), "dense", "guided", base_of(project))
+        load_items(project, LabelSnapshot(1.0, rows, "other", {}), training("dense"), "guided", model)
 
 
-def test_nothing_to_learn_from_is_an_error(project: Project, snapshot: LabelSnapshot) -> None:
+def test_nothing_to_learn_from_is_an_error(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
     with pytest.raises(TrainingError, match="no guided pair"):
-        load_items(project, LabelSnapshot(1.0, {}, "empty", {}), "dense", "guided", base_of(project))
+        load_items(project, LabelSnapshot(1.0, {}, "empty", {}), training("dense"), "guided", model)
 
 
 @given(st.integers(2, 40), st.floats(0, 0.9))
@@ -102,8 +138,8 @@ def test_micro_batches_never_mix_lengths() -> None:
         assert len(part) <= 3 and len({len(v.item.frame_labels) for v in part}) == 1
 
 
-def test_damaged_latents_are_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
+def test_damaged_latents_are_named(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    loaded = load_items(project, snapshot, training("dense"), "guided", model)[0]
     data = bytearray(loaded.latents_path.read_bytes())
     data[-5] ^= 1  # one bit in the numbers: a loader without a digest would not notice
     loaded.latents_path.write_bytes(data)
@@ -112,8 +148,8 @@ def test_damaged_latents_are_named(project: Project, snapshot: LabelSnapshot) ->
         LatentReader().read(loaded)
 
 
-def test_a_non_number_in_latents_is_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
+def test_a_non_number_in_latents_is_named(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    loaded = load_items(project, snapshot, training("dense"), "guided", model)[0]
     tensors = load_file(loaded.latents_path)
     tensors["b"][0, 0, 0, 0] = float("nan")
     save_file(tensors, loaded.latents_path)
@@ -122,24 +158,57 @@ def test_a_non_number_in_latents_is_named(project: Project, snapshot: LabelSnaps
         LatentReader().read(PairItem(**fields))
 
 
-def test_missing_latents_are_named(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
+def test_missing_latents_are_named(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    loaded = load_items(project, snapshot, training("dense"), "guided", model)[0]
     loaded.latents_path.unlink()
     with pytest.raises(TrainingError, match=loaded.pair_id):
         LatentReader().read(loaded)
 
 
-def test_latents_come_back_as_written(project: Project, snapshot: LabelSnapshot) -> None:
-    loaded = load_items(project, snapshot, "dense", "guided", base_of(project))[0]
+def test_latents_come_back_as_written(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    loaded = load_items(project, snapshot, training("dense"), "guided", model)[0]
     read = LatentReader().read(loaded)
     assert read.a.shape == read.b.shape == read.clip.shape == torch.Size([8, 9, 8, 8])
 
 
-def test_pairs_of_another_model_are_refused(project: Project, snapshot: LabelSnapshot) -> None:
+def test_pairs_of_another_model_are_refused(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    model.fingerprint = "another model"
     with pytest.raises(TrainingError, match="made by model"):
-        load_items(project, snapshot, "dense", "guided", "another model")
+        load_items(project, snapshot, training("dense"), "guided", model)
 
 
 def test_something_is_always_left_to_train_on() -> None:
     learning, held_out = split_by_source([item(n) for n in range(3)], 0.99)
     assert (len(learning), len(held_out)) == (1, 2)
+
+
+def test_ties_and_unlabelled_segments_are_told_apart() -> None:
+    grid = SegmentGrid(num_frames=33, fps=8.0, segment_s=1.0)
+    labels, ties = spread_labels(grid, [1.0, 0.0, None, -0.5], 4)
+    # 33 frames in latents of 4: latents 2, 4 and 6 straddle two segments, with three frames in the earlier one
+    assert labels == (1.0, 1.0, 0.75, 0.0, 0.0, 0.0, -0.125, -0.5, -0.5)
+    assert [index for index, tie in enumerate(ties) if tie] == [3]  # 4 and 5 are partly or wholly unlabelled
+
+
+def test_ties_are_kept_only_where_they_teach() -> None:
+    tie = replace(item(1), frame_labels=(0.0,) * 9, frame_ties=(True,) * 9, clip_label=0.0, clip_tie=True)
+    blank = replace(tie, pair_id="blank", frame_ties=(False,) * 9, clip_tie=False)
+    for method in ("dense", "structural"):
+        assert usable_items([tie, blank, item(2)], training(method)) == [item(2)]
+        assert usable_items([tie, blank, item(2)], training(method, loss_type="tie_aware")) == [tie, item(2)]
+
+
+def test_frames_that_look_alike_become_ties(project: Project, snapshot: LabelSnapshot, model: VideoModel) -> None:
+    items = load_items(project, snapshot, training("dense"), "guided", model)
+    reader = LatentReader()
+    latents = reader.read(items[0])
+    distance = (latents.a - latents.b).square().mean(dim=(0, 2, 3)).sqrt()
+    middle = float(distance.median())
+    masked = tie_similar_frames(items[:1], reader, middle)[0]
+    assert masked.frame_ties == tuple(
+        d < middle or t for d, t in zip(distance.tolist(), items[0].frame_ties, strict=True)
+    )
+    assert all(
+        label == 0 for label, near in zip(masked.frame_labels, (distance < middle).tolist(), strict=True) if near
+    )
+    assert tie_similar_frames(items[:1], reader, 0.0)[0] == items[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,13 +21,15 @@ from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off
 from densedpo.observe import read_jsonl
 from densedpo.store.project import Project
-from densedpo.store.tables import read_table
-from densedpo.training.data import Visit, load_items
-from densedpo.training.loop import Trainer, learning_rate
-from densedpo.training.objective import draw_batch, pair_errors
+from densedpo.training.data import PairItem, Visit, load_items
+from densedpo.training.draws import DrawLaw
+from densedpo.training.objective import Part, pair_errors
+from densedpo.training.optimizer import learning_rate
+from densedpo.training.options import DenseDPOConfig
 from densedpo.training.run import TrainSummary, finished_runs, train
+from densedpo.training.trainer import DenseDPOTrainer
 
-SMALL = {"max_steps": 4, "batch_size": 2, "lora_rank": 4, "save_every": 2, "eval_every": 2, "eval_share": 0.34}
+SMALL = {"max_steps": 4, "batch_size": 2, "lora_rank": 4, "save_steps": 2, "eval_steps": 2, "eval_share": 0.34}
 
 
 @pytest.fixture
@@ -38,9 +42,17 @@ def model(tiny_model_folder: Path) -> VideoModel:
     return load_model(str(tiny_model_folder), device="cpu")
 
 
-def base_of(project: Project) -> str:
-    """Fingerprint of the model that made the project's pairs."""
-    return str(read_table(project.pairs_table)[0]["model_fingerprint"])
+def guided(project: Project, model: VideoModel) -> list[PairItem]:
+    settings = settings_with().train
+    return load_items(project, load_snapshot(latest_snapshot(project)), settings, "guided", model)
+
+
+def trainer_for(project: Project, model: VideoModel, count: int, **changes: object) -> DenseDPOTrainer:
+    """A trainer whose weights and optimizer are there, before its first step."""
+    values = {**SMALL, "output_dir": project.run("x"), "cache_dir": project.cache, **changes}
+    trainer = DenseDPOTrainer(model, DenseDPOConfig.model_validate(values), guided(project, model)[:count])
+    trainer.prepare()
+    return trainer
 
 
 def settings_with(**changes: object) -> Settings:
@@ -70,36 +82,29 @@ def test_every_method_trains_and_publishes(project: Project, tiny_model_folder: 
 
 
 def test_reference_is_the_base_whatever_the_adapter_says(project: Project, model: VideoModel) -> None:
-    snapshot = load_snapshot(latest_snapshot(project))
-    items = load_items(project, snapshot, "dense", "guided", base_of(project))[:2]
-    trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
-    latents = [trainer.reader.read(item) for item in items]
-    visits = [Visit(item, 0) for item in items]
-    draw = draw_batch(visits, tuple(latents[0].a.shape), 0, shift=5.0, share_noise=True)
-    text = torch.stack([trainer.texts[item.caption] for item in items])
+    trainer = trainer_for(project, model, 2)
+    part = trainer.load([Visit(item, 0) for item in trainer.items])
 
     def errors() -> Tensor:
         with torch.no_grad():
-            found = pair_errors(model, latents, draw, text)
+            found = pair_errors(model, part.latents, part.draw, part.text)
         return torch.cat([found.a, found.b])
 
     untouched = errors()
     for parameter in trainer.parameters:
         parameter.data.add_(0.05)
     changed = errors()
-    with adapter_off(model):
-        reference = errors()
-    assert torch.equal(reference, untouched)
+    reference = trainer.reference.errors(part.visits, part.latents, part.draw, part.text)
+    assert torch.equal(torch.cat([reference.a, reference.b]), untouched)
     assert not torch.allclose(changed, untouched)
     assert torch.equal(errors(), changed)  # the adapter is back on
 
 
 def test_the_adapter_comes_back_on_after_a_failure(project: Project, model: VideoModel) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))[:1]
-    trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
+    trainer = trainer_for(project, model, 1)
     trainer.parameters[1].data.add_(0.1)
     latents = torch.zeros(1, 8, 9, 8, 8)
-    arguments = (latents, torch.tensor([0.5]), trainer.texts[items[0].caption][None])
+    arguments = (latents, torch.tensor([0.5]), trainer.texts.stack([trainer.items[0].caption]))
     with torch.no_grad():
         before = model.predict(*arguments)
         with pytest.raises(RuntimeError, match="planned"), adapter_off(model):
@@ -107,28 +112,12 @@ def test_the_adapter_comes_back_on_after_a_failure(project: Project, model: Vide
         assert torch.equal(model.predict(*arguments), before)
 
 
-def test_both_sides_see_the_same_t_and_noise(project: Project) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))
-    visits = [Visit(item, 5) for item in items]
-    shared = draw_batch(visits, (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
-    assert torch.equal(shared.noise_a, shared.noise_b)
-    separate = draw_batch(visits, (2, 3, 4, 4), 0, shift=1.0, share_noise=False)
-    assert torch.equal(separate.noise_a, shared.noise_a) and not torch.equal(separate.noise_a, separate.noise_b)
-    assert torch.equal(separate.t, shared.t) and len(set(shared.t.tolist())) == len(items)
-    # a pair's draw does not depend on its place in the batch
-    turned = draw_batch(visits[::-1], (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
-    assert torch.equal(turned.noise_a.flip(0), shared.noise_a)
-    other_epoch = draw_batch([Visit(item, 6) for item in items], (2, 3, 4, 4), 0, shift=1.0, share_noise=True)
-    assert not torch.equal(other_epoch.noise_a, shared.noise_a)
-
-
 def test_accumulation_equals_the_big_batch(project: Project, tiny_model_folder: Path) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))
     gradients = []
     for micro in (4, 1):
         model = load_model(str(tiny_model_folder), device="cpu")
-        chosen = settings_with(batch_size=4, micro_batch_size=micro, learning_rate=1e-12, warmup_steps=0).train
-        trainer = Trainer(model, items, [], chosen, 0, project.run(f"m{micro}"), "id")
+        changes = {"batch_size": 4, "micro_batch_size": micro, "learning_rate": 1e-12, "warmup_steps": 0}
+        trainer = trainer_for(project, model, 4, **changes)
         for parameter in trainer.parameters:
             parameter.data.add_(0.02)
         row = trainer.train_step(0)
@@ -162,14 +151,38 @@ def test_another_runs_checkpoint_is_refused(project: Project, tiny_model_folder:
         run(project, tiny_model_folder, beta=100.0)
 
 
-def test_a_non_number_stops_before_the_update(project: Project, model: VideoModel) -> None:
-    items = load_items(project, load_snapshot(latest_snapshot(project)), "dense", "guided", base_of(project))[:2]
-    trainer = Trainer(model, items, [], settings_with().train, 0, project.run("x"), "id")
-    trainer.texts = {caption: text * float("nan") for caption, text in trainer.texts.items()}
-    before = [parameter.detach().clone() for parameter in trainer.parameters]
-    with pytest.raises(TrainingError, match=items[0].pair_id):
+@pytest.mark.parametrize("where", ["latent", "text", "weight", "gradient"])
+def test_a_non_number_stops_before_the_update(project: Project, model: VideoModel, where: str) -> None:
+    trainer = trainer_for(project, model, 2, micro_batch_size=1)
+    bad = trainer.items[1].pair_id
+    load, weights = trainer.load, trainer.parameters
+
+    def planted(visits: Sequence[Visit], law: DrawLaw | None = None) -> Part:
+        part = load(visits, law)
+        if part.items[0].pair_id == bad and where == "latent":
+            part.latents[0].a[0, 0, 0, 0] = float("nan")
+        if part.items[0].pair_id == bad and where == "text":
+            part.text.mul_(float("nan"))
+        if part.items[0].pair_id == bad and where == "gradient":
+            weights[0].register_hook(lambda gradient: gradient * float("nan"))
+        return part
+
+    trainer.load = planted  # type: ignore[method-assign]
+    if where == "weight":
+        weights[0].data[0, 0] = float("inf")
+    before = [parameter.detach().clone() for parameter in weights]
+    with pytest.raises(TrainingError, match="not finite" if where == "weight" else bad):
         trainer.train_step(0)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+
+
+def test_a_label_that_is_no_number_is_refused(project: Project, model: VideoModel) -> None:
+    items = guided(project, model)
+    for value in (float("nan"), 1.5, float("-inf")):
+        wrong = replace(items[1], frame_labels=(value, *items[1].frame_labels[1:]))
+        config = DenseDPOConfig(output_dir=project.run("x"))
+        with pytest.raises(TrainingError, match=wrong.pair_id):
+            DenseDPOTrainer(model, config, [items[0], wrong])
 
 
 def test_training_without_labels_says_what_to_do(pairs_project: Path, tiny_model_folder: Path) -> None:
