@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from densedpo.store.project import Project
     from densedpo.training.loss import dense_dpo_loss
     from densedpo.training.options import DenseDPOConfig
+    from densedpo.training.rows import dataset_from_rows
     from densedpo.training.trainer import DenseDPOTrainer
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "Project": "densedpo.store.project",
     "SegmentGrid": "densedpo.labels.grid",
     "Settings": "densedpo.config",
+    "dataset_from_rows": "densedpo.training.rows",
     "dense_dpo_loss": "densedpo.training.loss",
     "guided_start": "densedpo.diffusion.flow",
     "load_model": "densedpo.models.load",
@@ -39,6 +41,7 @@ __all__ = [
     "Project",
     "SegmentGrid",
     "Settings",
+    "dataset_from_rows",
     "dense_dpo_loss",
     "guided_start",
     "load_model",

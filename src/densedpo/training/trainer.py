@@ -131,7 +131,7 @@ class DenseDPOTrainer:
         return TrainOutput(step, start, stopped, saved)
 
     def _run(self, start: int, log: MetricsLog | None) -> tuple[int, str | None]:
-        """Do the steps from ``start`` on; return the last one's number, and why it was the last if a watcher said so."""
+        """Do the steps from ``start`` on; return the last one's number, and why a watcher ended the run, if one did."""
         config, step, stopped = self.config, start, None
         self.model.denoiser.train()
         steps = range(start, config.max_steps)
@@ -211,18 +211,11 @@ class DenseDPOTrainer:
         self.held_out = HeldOut(model, self.reference, self.held_out_items, config, held_out_law, self.load)
         self.probe = Probe(model, captions, config.seed, prompts=config.probe_prompts) if config.probe_steps else None
         if config.precompute_ref_errors:
-            self._precompute()
+            common = (self.reader, self.texts, self.law, config, self.cache, self.parallel)
+            self.reference = precompute(model, self.items, *common)
         self.optimizer = make_optimizer(self.parameters, config)
         self.ema = Ema(self.parameters, config.ema_decay) if config.ema_decay else None
         self.state = TrainedState(named, self.optimizer, self.ema)
-
-    def _precompute(self) -> None:
-        """Replace the reference by a cached one; the processes share the pre-pass unless the base is cut up."""
-        share = self.items if self.config.parallel == "fsdp" else self.parallel.share(self.items)
-        common = (self.reader, self.texts, self.law, self.config, self.cache)
-        precompute(self.model, share, *common)
-        self.parallel.wait()
-        self.reference = precompute(self.model, self.items, *common)
 
     def _check(self) -> None:
         """Before the first step: is the maths right on this model and these pairs?"""
