@@ -150,8 +150,8 @@ class TrainSettings(_Section):
     lora_targets: Listed[str] | None = Field(
         None, description="layers that get a LoRA, comma-separated; by default the model family's"
     )
-    lora_format: Literal["diffusers", "comfyui", "both"] = Field(
-        "diffusers", description="key layout of the LoRA file; comfyui adds a second file"
+    lora_format: Literal["diffusers", "comfyui"] = Field(
+        "diffusers", description="key layout of the LoRA file; comfyui adds a second file in ComfyUI's layout"
     )
     pairs: Literal["auto", "guided", "independent"] = Field(
         "auto", description="which pairs to learn from; auto: independent for vanilla, guided otherwise"

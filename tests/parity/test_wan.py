@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from densedpo.diffusion.flow import guided_start
 from densedpo.diffusion.grid import grid_from
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
-from densedpo.models.load import load_model
-from densedpo.models.lora import add_lora, load_lora, lora_tensors, save_lora
+from densedpo.models.full import save_denoiser, trainable
+from densedpo.models.load import load_model, load_tuned
+from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, load_lora, lora_tensors, save_lora
 from densedpo.models.sampling import denoise
 
 PROMPTS = ["a red circle drifting", "a blue cross spinning and something unknown"]
@@ -130,3 +132,65 @@ def test_a_lora_saved_by_the_pipeline_loads_here(tiny_model_folder: Path, tmp_pa
     load_lora(again, tmp_path)
     for name, tensor in lora_tensors(source).items():
         assert torch.equal(tensor, lora_tensors(again)[name])
+
+
+@pytest.mark.parametrize("alpha", [4, 8, 3])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["family's layers", "every linear layer"])
+def test_both_layouts_load_in_the_pipeline_and_here_with_our_output(
+    tiny_model_folder: Path, tmp_path: Path, alpha: int, everywhere: bool
+) -> None:
+    from diffusers import WanPipeline
+
+    ours = load_model(str(tiny_model_folder), device="cpu")
+    latents = noise((1, *ours.latent_shape(9, 32, 32)), 0, "lora")
+    t, text = torch.tensor([0.7]), ours.encode_text(PROMPTS[:1])
+    linear = [name for name, module in ours.denoiser.named_modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        before = ours.predict(latents, t, text)
+        parameters = add_lora(ours, rank=4, alpha=alpha, seed=0, targets=linear if everywhere else None)
+        for index, parameter in enumerate(parameters):
+            parameter.copy_(noise(tuple(parameter.shape), 0, "lora weights", index) * 0.1)
+        expected = ours.predict(latents, t, text)
+    save_lora(ours, tmp_path, "comfyui")
+    assert float((expected - before).abs().max()) > 1e-2
+
+    theirs = WanPipeline.from_pretrained(tiny_model_folder, local_files_only=True, use_safetensors=True)
+    for chosen in ({}, {"weight_name": FILE_NAME}, {"weight_name": COMFYUI_FILE_NAME}):
+        theirs.load_lora_weights(tmp_path, local_files_only=True, **chosen)
+        with torch.no_grad():
+            found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+            theirs.unload_lora_weights()
+            without = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+        assert float((found - expected).abs().max()) <= 1e-5
+        assert float((without - before).abs().max()) <= 1e-5
+
+    for name in (FILE_NAME, COMFYUI_FILE_NAME):
+        again = load_tuned(str(tiny_model_folder), tmp_path / name, device="cpu")
+        with torch.no_grad():
+            assert float((again.predict(latents, t, text) - expected).abs().max()) <= 1e-5
+
+
+def test_a_tuned_denoiser_loads_in_the_pipeline_and_gives_our_output(tiny_model_folder: Path, tmp_path: Path) -> None:
+    from diffusers import AutoModel, WanPipeline
+
+    ours = load_model(str(tiny_model_folder), device="cpu")
+    latents = noise((1, *ours.latent_shape(9, 32, 32)), 0, "full")
+    t, text = torch.tensor([0.7]), ours.encode_text(PROMPTS[:1])
+    with torch.no_grad():
+        before = ours.predict(latents, t, text)
+        for index, parameter in enumerate(trainable(ours).values()):
+            parameter.add_(noise(tuple(parameter.shape), 0, "full weights", index) * 0.01)
+        expected = ours.predict(latents, t, text)
+    save_denoiser(ours, tmp_path / "transformer", shard_bytes=10**6)
+    assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 1
+
+    part = AutoModel.from_pretrained(
+        str(tmp_path), subfolder="transformer", local_files_only=True, use_safetensors=True
+    )
+    theirs = WanPipeline.from_pretrained(tiny_model_folder, transformer=part, local_files_only=True)
+    with torch.no_grad():
+        found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+        again = load_tuned(str(tiny_model_folder), tmp_path, device="cpu").predict(latents, t, text)
+    assert float((expected - before).abs().max()) > 1e-3
+    assert float((found - expected).abs().max()) <= 1e-5
+    assert torch.equal(again, expected)

@@ -17,12 +17,12 @@ from densedpo.evaluation.prompts import Prompt, prompts_digest
 from densedpo.evaluation.sampling import SampledVideo, resolve_sampling, sample_videos
 from densedpo.evaluation.scorers import Scorer
 from densedpo.intervals import Interval, cluster_bootstrap
-from densedpo.models.load import load_tuned
-from densedpo.models.lora import FILE_NAME
+from densedpo.models.load import load_tuned, tuned_digest
 from densedpo.observe import track
-from densedpo.store.files import sha256_file, write_json
+from densedpo.store.files import write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, write_table
+from densedpo.training.card import update_card
 
 SCHEMA_VERSION = 1
 BASE = "base"
@@ -37,8 +37,8 @@ def evaluate(
 
     Raises:
         ConfigError: if no prompt is given, the scorer cannot score one, or a run is called ``base``.
-        ProjectError: if a run has no LoRA.
-        ModelError: if a LoRA was trained on another base.
+        ProjectError: if there is no such run.
+        ModelError: if a run has no LoRA or tuned denoiser, or was trained on another base.
     """
     runs, prompts = list(dict.fromkeys(runs)), list(dict.fromkeys(prompts))
     if not prompts:
@@ -47,16 +47,16 @@ def evaluate(
         raise ConfigError(f"a run may not be called {BASE!r} here: that name is the untuned model's")
     for prompt in prompts:
         scorer.check(prompt.text)
-    loras = {run: project.need(project.run(run) / "lora" / FILE_NAME, f"densedpo train --name {run}") for run in runs}
-    digests = {run: sha256_file(lora) for run, lora in loras.items()}
+    tuned = {run: project.need(project.run(run), f"densedpo train --name {run}") for run in runs}
+    digests = {run: tuned_digest(folder) for run, folder in tuned.items()}
     folder = project.evaluation(name)
     rows: list[Row] = []
     fingerprint, recipe = "", None
     # the old summary speaks of videos that may be made again now: while this goes on there is none
     (folder / "summary.json").unlink(missing_ok=True)
     for model_name in [BASE, *runs]:
-        model = load_tuned(settings.model, loras.get(model_name), revision=settings.revision, device=settings.device)
-        fingerprint = model.fingerprint
+        model = load_tuned(settings.model, tuned.get(model_name), revision=settings.revision, device=settings.device)
+        fingerprint = fingerprint or model.fingerprint  # the base comes first; a tuned denoiser has one of its own
         recipe = resolve_sampling(settings.sample, model.defaults)
         videos = sample_videos(model, prompts, recipe, folder / "videos" / model_name, model_name)
         rows += [_score(project, name, model_name, video, scorer) for video in track(videos, f"scoring {model_name}")]
@@ -78,6 +78,8 @@ def evaluate(
         "hashes": {"base": fingerprint, "prompts": prompts_digest(prompts), "loras": digests},
     }
     write_json(folder / "summary.json", summary)
+    for run in runs:
+        update_card(project, run)
     return summary
 
 

@@ -7,18 +7,24 @@ from pathlib import Path
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from densedpo.clips.geometry import ClipGeometry
 from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
-from densedpo.models.lora import load_lora
+from densedpo.models.fingerprint import fingerprint_folder
+from densedpo.models.full import CONFIG, load_denoiser
+from densedpo.models.lora import load_lora, lora_file
+from densedpo.models.tensors import check_weights, is_finite
 from densedpo.models.wan import WanModel, read_config
+from densedpo.store.files import sha256_file
 
 FAMILIES: dict[str, type[WanModel]] = {"WanPipeline": WanModel}
 # Data beside the miniature world's code; nothing of that code is imported.
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
@@ -67,22 +73,72 @@ def load_model(
     """Load a model by the family named in its ``model_index.json``; remote code is never run.
 
     Raises:
-        ModelError: if the family is unknown or not supported, or a part does not load.
+        ModelError: if the family is unknown or not supported, a part does not load, a weight file is no whole
+            safetensors file, or a weight is not finite.
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     folder = resolve_folder(name, revision)
-    model = _family(folder)(folder, device=resolve_device(device), dtype=getattr(torch, dtype))
+    family = _family(folder)
+    check_weights(folder)
+    model = family(folder, device=resolve_device(device), dtype=getattr(torch, dtype))
     model.name = name
+    for part, module in vars(model).items():
+        for weight, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
+            if not is_finite(tensor):
+                raise ModelError(f"{folder}: {part}.{weight} holds non-finite numbers; get the model again")
     return model
 
 
-def load_tuned(name: str, lora: Path | None, *, revision: str | None = None, device: str = "auto") -> VideoModel:
-    """Load a model and, if given, a LoRA on it."""
+def load_tuned(name: str, tuned: Path | None, *, revision: str | None = None, device: str = "auto") -> VideoModel:
+    """Load a model and, if given, what was tuned from it: anything that ``find_tuned`` finds.
+
+    Raises:
+        ModelError: as ``find_tuned``, or if what is there does not belong to the model.
+    """
+    found = None if tuned is None else find_tuned(tuned)
     model = load_model(name, revision=revision, device=device)
-    if lora is not None:
-        load_lora(model, lora)
+    if found is not None:
+        (load_denoiser if found.is_dir() else load_lora)(model, found)
     return model
+
+
+def find_tuned(path: Path) -> Path:
+    """Return what was tuned: a LoRA file, or the folder of a whole denoiser.
+
+    Args:
+        path: a run's folder, its ``lora`` or ``transformer`` folder, or a LoRA file.
+
+    Raises:
+        ModelError: if there is nothing of the kind, or both.
+    """
+    inside = [path / name for name in ("lora", "transformer") if (path / name).is_dir()]
+    if len(inside) > 1:
+        raise ModelError(f"{path}: has both lora/ and transformer/; name the one that is meant")
+    place = inside[0] if inside else path
+    if (file := lora_file(place)) and file.is_file():
+        return file
+    if (place / CONFIG).is_file():
+        return place
+    raise ModelError(
+        f"{path}: no LoRA and no tuned denoiser; give a finished run's folder, its lora/ or transformer/, or a "
+        ".safetensors file"
+    )
+
+
+def tuned_digest(path: Path) -> str:
+    """Return a digest of what ``find_tuned`` finds: it changes with the weights.
+
+    Raises:
+        ModelError: as ``find_tuned``.
+    """
+    found = find_tuned(path)
+    return fingerprint_folder(found) if found.is_dir() else sha256_file(found)
+
+
+def hub_revision(folder: Path) -> str | None:
+    """Return the commit that a folder in the hub's cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
 
 
 def load_geometry(name: str, *, revision: str | None = None) -> ClipGeometry:

@@ -59,7 +59,9 @@ class WanModel(VideoModel):
             self.text_encoder, found = UMT5EncoderModel.from_pretrained(
                 folder, subfolder="text_encoder", dtype=dtype, output_loading_info=True, **local
             )
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
+            )
             if missing := sorted(found["missing_keys"]):
                 raise ModelError(f"text_encoder lacks {len(missing)} weights ({missing[0]}, …)")
             for part in (self.vae, self.denoiser, self.text_encoder):

@@ -187,6 +187,6 @@ def read_runs(project: Project) -> list[Run]:
             for key, (steps, values) in points.items()
         }
         config = path.with_name("config.yaml")
-        text = config.read_text(encoding="utf-8") if config.is_file() else ""
+        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
         runs.append(Run(path.parent.name, text, count, window, series))
     return runs

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from densedpo.errors import CheckpointError, ProjectError
 from densedpo.observe import warn
-from densedpo.store.files import read_json, read_object, remove_leftovers, replacing_folder, sha256_file, write_json
+from densedpo.store.files import read_object, remove_leftovers, replacing_folder, sha256_file, write_json
+from densedpo.training.optimizer import join_moment, moment_parts
 
 _FILES = ("tensors.safetensors", "state.json")
 _STEP = re.compile(r"step-(\d+)")
@@ -90,8 +91,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for name, digest in digests.items():
         if not (path / name).is_file() or sha256_file(path / name) != digest:
             raise CheckpointError(f"{path}/{name}: missing or damaged, its digest differs from the one in DONE")
-    state = read_json(path / "state.json")
-    return Checkpoint(state.pop("step"), load_file(path / "tensors.safetensors"), state)
+    try:
+        state = read_object(path / "state.json")
+        return Checkpoint(state.pop("step"), load_file(path / "tensors.safetensors"), state)
+    except (ProjectError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{path}: its digests agree, but it is no checkpoint ({error})") from None
 
 
 def _steps(folder: Path) -> list[int]:
@@ -101,11 +105,12 @@ def _steps(folder: Path) -> list[int]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "optimizer") -> dict[str, torch.Tensor]:
-    """Flatten an optimizer's per-parameter state to named tensors."""
+    """Flatten an optimizer's per-parameter state to named tensors; a moment in 8 bits becomes its parts."""
     flat: dict[str, torch.Tensor] = {}
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
-            flat[f"{prefix}.{index}.{key}"] = torch.as_tensor(value)
+            for part, tensor in moment_parts(torch.as_tensor(value)).items():
+                flat[f"{prefix}.{index}.{key}" + (f".{part}" if part else "")] = tensor
     return flat
 
 
@@ -113,9 +118,11 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], prefix: str = "optimizer"
 ) -> None:
     """Put back what ``optimizer_tensors`` flattened; parameter groups keep their current settings."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    parts: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
     for name, tensor in tensors.items():
         if name.startswith(f"{prefix}."):
-            index, key = name.removeprefix(f"{prefix}.").split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
+            index, entry = name.removeprefix(f"{prefix}.").split(".", 1)
+            key, _, part = entry.partition(".")
+            parts.setdefault(int(index), {}).setdefault(key, {})[part] = tensor
+    state = {index: {key: join_moment(of) for key, of in entries.items()} for index, entries in parts.items()}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

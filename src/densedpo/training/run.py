@@ -10,6 +10,7 @@ from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
 from densedpo.labels.snapshot import latest_snapshot, load_snapshot
 from densedpo.models.base import VideoModel
+from densedpo.models.load import hub_revision
 from densedpo.observe import read_jsonl, say
 from densedpo.store.files import write_json, write_text
 from densedpo.store.project import Project
@@ -80,6 +81,7 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
         "held_out_pairs": len(held_out),
         "snapshot": labels.id,
         "base": model.name,
+        "base_revision": hub_revision(model.folder),
         "base_fingerprint": model.fingerprint,
         "identity": identity,
         "steps": output.steps,

@@ -1,0 +1,69 @@
+"""ComfyUI's names for the weights of a LoRA, both ways; ``lora.py`` writes and reads the files.
+
+ComfyUI names a layer as the family's original code does, behind ``diffusion_model.``; a layer's update is B A, times
+alpha / rank where the file has ``LAYER.alpha``. We write no alpha and let B hold the factor: diffusers, which reads
+this layout too, takes an alpha inside the blocks only and refuses a file with one elsewhere. Reading honours an alpha.
+
+A new family adds its table to ``LAYERS``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from densedpo.errors import ModelError
+
+PREFIX = "diffusion_model."
+ALPHA = ".alpha"
+# By family: a layer's name in diffusers and in ComfyUI; {} stands for the number of the block.
+LAYERS: dict[str, dict[str, str]] = {
+    "wan": {
+        **{
+            f"blocks.{{}}.{attention}.{ours}": f"blocks.{{}}.{theirs}.{layer}"
+            for attention, theirs in (("attn1", "self_attn"), ("attn2", "cross_attn"))
+            for ours, layer in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))
+        },
+        "blocks.{}.ffn.net.0.proj": "blocks.{}.ffn.0",
+        "blocks.{}.ffn.net.2": "blocks.{}.ffn.2",
+        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+        "condition_embedder.time_proj": "time_projection.1",
+        "proj_out": "head.head",
+    }
+}
+_HALVES = {"lora_down": "lora_A", "lora_up": "lora_B"}  # the older names of the two halves
+_KEY = re.compile(r"(?P<layer>.+)\.(?P<part>(?:lora_A|lora_B|lora_down|lora_up)\.weight|alpha)")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def to_comfyui(family: str, name: str) -> str:
+    """Return ComfyUI's name of one of our LoRA weights, ``LAYER.lora_A.weight`` or ``LAYER.lora_B.weight``.
+
+    Raises:
+        ModelError: if ComfyUI's name of the layer is not known.
+    """
+    layer, _, half = name.partition(".lora_")
+    found = _renamed(layer, LAYERS.get(family, {}))
+    if found is None:
+        raise ModelError(
+            f"{layer}: its name in ComfyUI is not known; leave it out of lora_targets, or set lora_format to diffusers"
+        )
+    return f"{PREFIX}{found}.lora_{half}"
+
+
+def from_comfyui(family: str, key: str) -> str:
+    """Return our name, ``LAYER.lora_A.weight``, ``LAYER.lora_B.weight`` or ``LAYER.alpha``; an unknown key stays."""
+    found = _KEY.fullmatch(key.removeprefix(PREFIX))
+    layer = found and _renamed(found["layer"], {theirs: ours for ours, theirs in LAYERS.get(family, {}).items()})
+    if not found or layer is None:
+        return key
+    half, dot, rest = found["part"].partition(".")
+    return f"{layer}.{_HALVES.get(half, half)}{dot}{rest}"
+
+
+def _renamed(layer: str, names: dict[str, str]) -> str | None:
+    number = _NUMBER.search(layer)
+    name = names.get(_NUMBER.sub("{}", layer, count=1))
+    return name and name.replace("{}", number[0] if number else "")
