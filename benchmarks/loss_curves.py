@@ -67,17 +67,17 @@ Scores = list[tuple[str, dict[str, float]]]
 
 
 class Curve(Callback):
-    """Samples the tuning captions every so many steps and compares them with the base's samples."""
+    """Samples the tuning captions after the given steps and compares them with the base's samples."""
 
-    def __init__(self, model: VideoModel, base: Scores, every: int, captions: int, seeds: int) -> None:
+    def __init__(self, model: VideoModel, base: Scores, steps: tuple[int, ...], captions: int, seeds: int) -> None:
         """Keep what is needed."""
-        self._model, self._base, self._every = model, base, every
+        self._model, self._base, self._steps = model, base, steps
         self._captions, self._seeds = captions, seeds
         self.points: list[dict[str, Any]] = []
 
     def on_step(self, row: Mapping[str, float]) -> None:
-        """Measure after every ``every``-th step."""
-        if row["step"] % self._every:
+        """Measure if this is one of the steps."""
+        if row["step"] not in self._steps:
             return
         self._model.denoiser.eval()
         point = compare(score(self._model, self._captions, self._seeds), self._base)
@@ -118,6 +118,7 @@ def compare(new: Scores, base: Scores) -> dict[str, dict[str, float]]:
         pairs = [(mine[1][name], its[1][name]) for mine, its in zip(new, base, strict=True)]
         difference = cluster_bootstrap([a - b for a, b in pairs], clusters, seed=name)
         ratio = cluster_bootstrap([[a, b] for a, b in pairs], clusters, seed=name)
+        assert difference is not None and ratio is not None, f"{name} was never measured"
         found[name] = {
             "mean": difference.mean, "low": difference.low, "high": difference.high,
             "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
@@ -134,15 +135,15 @@ def run(project: Project, name: str, changes: dict[str, Any], options: argparse.
     base = [(prompt, values) for prompt, values in json.loads(base_file.read_text(encoding="utf-8"))["scores"]]
     folder = Path(tempfile.mkdtemp(prefix="densedpo-curves-"))
     config = DenseDPOConfig.model_validate(
-        {"output_dir": folder, "cache_dir": project.cache, "seed": options.seed, "max_steps": options.steps,
-         "save_steps": options.steps, "warmup_steps": 30, "self_check": False, "guards": "off", **changes}
+        {"output_dir": folder, "cache_dir": project.cache, "seed": options.seed, "max_steps": options.steps[-1],
+         "save_steps": options.steps[-1], "warmup_steps": 30, "self_check": False, "guards": "off", **changes}
     )  # fmt: skip
     snapshot = load_snapshot(latest_snapshot(project))
     mode = "independent" if config.method == "vanilla" else "guided"
     items = load_items(project, snapshot, TrainSettings.model_validate(changes), mode, model)
     learning, held_out = split_by_source(items, config.eval_share)
     say(f"{name}: {len(learning)} {mode} pairs, {len(held_out)} held out")
-    curve = Curve(model, base, options.every, options.captions, options.seeds)
+    curve = Curve(model, base, tuple(options.steps), options.captions, options.seeds)
     try:
         DenseDPOTrainer(model, config, learning, held_out, [curve]).train()
     finally:
@@ -176,8 +177,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
     parser.add_argument("--only", help="comma-separated part of a variant's name")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--every", type=int, default=50, help="steps between measurements")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[15, 30, 60, 100], help="when to measure; the last ends"
+    )
     parser.add_argument("--captions", type=int, default=36)
     parser.add_argument("--seeds", type=int, default=2, help="samples a caption")
     parser.add_argument("--device", default="auto")

@@ -121,11 +121,11 @@ def _settings_option(dotted: str) -> Any:
     section, _, name = dotted.rpartition(".")
     field = _model(section).model_fields[name]
     default = field.get_default()
-    shown = _shown(default)
+    shown = "" if default is None else f"; default: {_shown(default)}"  # a description says what None stands for
     choices = "|".join(str(c) for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str))
     words = field.description or ""
     assert words, f"{dotted} lacks a description"
-    text = f"{words[0].upper()}{words[1:]}. [{dotted}; default: {shown}]"
+    text = f"{words[0].upper()}{words[1:]}. [{dotted}{shown}]"
     kind = _metavar(field.annotation)
     if isinstance(default, bool):
         return Annotated[
@@ -137,8 +137,6 @@ def _settings_option(dotted: str) -> Any:
 
 
 def _shown(default: Any) -> str:
-    if default is None:
-        return "automatic"  # the description says what that is
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
     return f"{default:.4g}" if isinstance(default, float) else str(default).lower()

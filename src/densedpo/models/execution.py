@@ -67,7 +67,8 @@ class GradientGap:
 def compile_blocks(model: VideoModel, loss: Callable[[], Tensor], dtype: Dtype) -> GradientGap:
     """Compile the denoiser's repeated blocks if their gradients stay right, and return how far off they are.
 
-    To be called with LoRA, checkpointing policy and attention kernel in place. Trained tensors that are all zero are
+    To be called with LoRA, checkpointing policy and attention kernel in place, and after ``choose_policy``: torch never
+    compiles a block that it first met under a counter of operations or memory. Trained tensors that are all zero are
     filled with small noise during the comparison, as zeros would hide what flows through them.
 
     Args:

@@ -272,8 +272,8 @@ def test_a_failing_command_leaves_no_settings(run: Run, tiny_model_folder: Path,
 
 def test_help_says_what_an_empty_setting_means(run: Run) -> None:
     text = " ".join(run("train", "--help").out.split())
-    assert "by default its main branch. [revision; default: automatic]" in text
-    assert "by default equal to the rank. [train.lora_alpha; default: automatic]" in text
+    assert "by default its main branch. [revision]" in text
+    assert "by default equal to the rank. [train.lora_alpha]" in text
     assert "default: the model family's" not in text
 
 
