@@ -207,14 +207,14 @@ class LatentReader:
             tensors = load_file(item.latents_path)
             if item.pair_id not in self._checked:
                 if sha256_file(item.latents_path) != item.sha256_latents:
-                    raise TrainingError(f"{where}: digest differs from the pair's row; remove its folder and make this pair again")
+                    raise TrainingError(f"{where}: digest differs from its row; remove its folder, make it again")
                 for name, tensor in tensors.items():
                     if not bool(torch.isfinite(tensor).all()):
-                        raise TrainingError(f"{where}: {name} holds non-finite numbers; remove its folder and make this pair again")
+                        raise TrainingError(f"{where}: {name} holds non-finite numbers; remove its folder, make it again")
                 self._checked.add(item.pair_id)
             return PairLatents(tensors["clip"], tensors["a"], tensors["b"])
         except (OSError, SafetensorError, KeyError) as error:
-            raise TrainingError(f"{where}: cannot be read ({error}); remove its folder and make this pair again") from None
+            raise TrainingError(f"{where}: cannot be read ({error}); remove its folder, make it again") from None
 
 
 def batch_at(items: Sequence[PairItem], seed: int, step: int, batch_size: int) -> list[Visit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -38,7 +38,7 @@ class TrainOutput:
 
 
 def run_digest(config: DenseDPOConfig, base_fingerprint: str, items: Sequence[PairItem]) -> str:
-    """Return the identity of a run: its settings without those in ``FREE``, its base, its pairs and their labels."""
+    """Return the identity of a run: its settings without those in ``FREE``, its base, its pairs wherever they lie."""
     settings = config.model_dump(mode="json", exclude={*FREE, "output_dir", "cache_dir"})
-    data = [(item.pair_id, item.sha256_latents, item.frame_labels, item.clip_label) for item in items]
+    data = [{name: value for name, value in asdict(item).items() if name != "latents_path"} for item in items]
     return content_id("run", settings, base_fingerprint, data)
