@@ -142,7 +142,7 @@ class TrainSettings(_Section):
     max_grad_norm: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved"
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved; by default none"
     )
     tuning: Literal["lora", "full"] = Field("lora", description="what is trained: a LoRA, or every denoiser weight")
     lora_rank: int = Field(32, ge=1, description="rank of the LoRA")
@@ -168,7 +168,7 @@ class TrainSettings(_Section):
     probe_steps: int = Field(
         0, ge=0, description="steps between sampling a few prompts to watch motion, size and colour; 0 is never"
     )
-    probe_prompts: int = Field(4, ge=1, description="captions sampled by the probe")
+    probe_prompts: int = Field(8, ge=2, description="captions sampled by the probe; fewer see less")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="measurements on held-out pairs without improvement before stopping; by default never"
     )

