@@ -142,7 +142,10 @@ class TrainSettings(_Section):
     max_grad_norm: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved; by default none"
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is then what is saved; by default none",
     )
     tuning: Literal["lora", "full"] = Field("lora", description="what is trained: a LoRA, or every denoiser weight")
     lora_rank: int = Field(32, ge=1, description="rank of the LoRA")

@@ -26,7 +26,7 @@ KEYS = {
 @pytest.fixture
 def counters(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import _measure  # type: ignore[import-not-found]
+    import _measure
 
     return _measure
 

@@ -210,7 +210,9 @@ class LatentReader:
                     raise TrainingError(f"{where}: digest differs from its row; remove its folder, make it again")
                 for name, tensor in tensors.items():
                     if not bool(torch.isfinite(tensor).all()):
-                        raise TrainingError(f"{where}: {name} holds non-finite numbers; remove its folder, make it again")
+                        raise TrainingError(
+                            f"{where}: {name} holds non-finite numbers; remove its folder, make it again"
+                        )
                 self._checked.add(item.pair_id)
             return PairLatents(tensors["clip"], tensors["a"], tensors["b"])
         except (OSError, SafetensorError, KeyError) as error:
