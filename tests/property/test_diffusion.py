@@ -29,6 +29,16 @@ def test_eta_outside_its_range_is_refused(eta: float) -> None:
         guided_start(torch.zeros(1), torch.zeros(1), eta)
 
 
+def test_at_eta_one_nothing_of_the_clip_is_left() -> None:
+    clean, drawn = noise((2, 3), 0, "clean"), noise((2, 3), 0, "noise")
+    assert torch.equal(guided_start(clean, drawn, 1.0), drawn)
+
+
+def test_interpolation_keeps_the_precision_of_the_latents() -> None:
+    clean = noise((2, 3), 0, "clean").bfloat16()
+    assert interpolate(clean, clean, torch.tensor([0.25, 0.5])).dtype == torch.bfloat16
+
+
 @given(levels, levels)
 def test_the_true_velocity_leads_from_any_level_to_any_other(start: float, stop: float) -> None:
     clean, drawn = noise((1, 4, 3), 1, "clean").double(), noise((1, 4, 3), 1, "noise").double()
@@ -76,6 +86,21 @@ def test_a_start_keeps_eta_exactly_and_the_grid_below_it(steps: int, shift: floa
 def test_eta_one_gives_the_whole_grid() -> None:
     grid = shifted_grid(50, 3.0)
     assert grid_from(grid, 1.0) == grid
+
+
+@pytest.mark.parametrize("eta", [0.0, -0.1, 1.0001, float("nan")])
+def test_a_grid_cannot_start_outside_its_range(eta: float) -> None:
+    with pytest.raises(ValueError, match="eta must lie in"):
+        grid_from(shifted_grid(4, 3.0), eta)
+
+
+def test_a_grid_has_a_step() -> None:
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        shifted_grid(0, 3.0)
+
+
+def test_a_shift_above_one_moves_towards_noise() -> None:
+    assert shift_level(0.5, 3.0) == 0.75 and shift_level(0.25, 5.0) == 0.625
 
 
 @given(levels, st.floats(0.2, 10))

@@ -169,7 +169,11 @@ def test_clip_loss_is_the_textbook_formula(batch: tuple[Four, Tensor], beta: flo
     sign = labels[:, 0].sign()
     z = -0.5 * beta * sign * ((policy_a - reference_a) - (policy_b - reference_b))
     expected = float(-torch.nn.functional.logsigmoid(z).mean())
-    assert float(clip_dpo_loss(*four, sign, beta=beta).loss) == pytest.approx(expected, rel=1e-10)
+    output = clip_dpo_loss(*four, sign, beta=beta)
+    assert float(output.loss) == pytest.approx(expected, rel=1e-10)
+    # policy b and reference a could change places in z, but not here
+    change = torch.where(sign > 0, policy_a - reference_a, policy_b - reference_b)
+    assert float(output.metrics["winner_change"]) == pytest.approx(float(change.mean()), rel=1e-9, abs=1e-12)
 
 
 def test_dense_sum_sums_segments_inside_one_logistic() -> None:

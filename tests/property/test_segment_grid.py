@@ -23,6 +23,9 @@ frame_rates = st.sampled_from([8.0, 15.0, 16.0, 23.976, 24.0, 25.0, 29.97, 30.0,
         (36, 8, 1.0, 5),  # a tail of exactly half a segment stands alone
         (35, 8, 1.0, 4),
         (8, 8, 1.0, 1),
+        (35, 8, 0.5, 9),  # a tail of three frames where a segment has four
+        (36, 8, 2.0, 2),  # and of four where it has sixteen
+        (6, 0.5, 4.0, 3),  # fewer than one frame a second
     ],
 )
 def test_number_of_segments(num_frames: int, fps: float, segment_s: float, expected: int) -> None:
@@ -86,9 +89,12 @@ def test_non_causal_latents() -> None:
     ("arguments", "words"),
     [
         ((0, 24.0, 1.0), "num_frames"),
-        ((24, 0.0, 1.0), "fps"),
-        ((24, float("nan"), 1.0), "fps"),
-        ((24, 24.0, 0.0), "segment_s"),
+        ((24, 0.0, 1.0), "fps must be a positive number, got 0.0"),
+        ((24, float("nan"), 1.0), "fps must be a positive number, got nan"),
+        ((24, float("inf"), 1.0), "fps must be a positive number, got inf"),
+        ((24, 24.0, 0.0), "segment_s must be a positive number of seconds, got 0.0"),
+        ((24, 24.0, -0.5), "segment_s must be a positive number of seconds, got -0.5"),
+        ((24, 24.0, float("inf")), "segment_s must be a positive number of seconds, got inf"),
         ((12, 24.0, 1.0), "shorter than"),
         ((33, 8.0, 0.1), "shorter than one frame at 8 fps; use at least 0.125 s"),
     ],
@@ -99,5 +105,28 @@ def test_bad_numbers_are_named(arguments: tuple[int, float, float], words: str) 
 
 
 def test_a_frame_count_that_does_not_fit_the_stride_is_refused() -> None:
-    with pytest.raises(ConfigError, match="4k \\+ 1"):
+    with pytest.raises(ConfigError, match="4k \\+ 1 frames, for example 29"):
         SegmentGrid(32, 8).latent_weights(4)
+
+
+def test_a_stride_below_one_is_refused() -> None:
+    for causal in (True, False):
+        with pytest.raises(ConfigError, match="temporal_stride must be at least 1, got 0"):
+            SegmentGrid(32, 8).latent_weights(0, causal)
+
+
+def test_the_stride_is_four_and_causal_unless_said_otherwise() -> None:
+    grid = SegmentGrid(37, 8)  # fits strides of 2, 3 and 4 alike
+    np.testing.assert_array_equal(grid.latent_weights(), grid.latent_weights(4, causal=True))
+    np.testing.assert_array_equal(grid.latent_labels([1, -1, 0, 1, 1]), [1, -1, 0, 1, 1] @ grid.latent_weights())
+
+
+def test_bounds_are_those_of_the_frames() -> None:
+    grid = SegmentGrid(35, 8)
+    assert [grid.bounds_s(segment) for segment in range(4)] == [(0, 1), (1, 2), (2, 3), (3, 4.375)]
+
+
+@pytest.mark.parametrize("segment", [-1, 4])
+def test_a_segment_that_is_not_there_has_no_frames(segment: int) -> None:
+    with pytest.raises(AssertionError):
+        SegmentGrid(33, 8).frames_of(segment)

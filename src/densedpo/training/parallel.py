@@ -165,7 +165,8 @@ class Parallel:
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.world > 1:
-            self._reduced([0.0], dist.ReduceOp.SUM)
+            with _others_needed():
+                dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     # -- gradients -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from densedpo.config import TrainSettings
 from densedpo.errors import LabelError, TrainingError
+from densedpo.keys import content_id, stream
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.snapshot import LabelSnapshot, latest_snapshot, load_snapshot
 from densedpo.models.base import VideoModel
@@ -188,6 +189,48 @@ def test_ties_and_unlabelled_segments_are_told_apart() -> None:
     # 33 frames in latents of 4: latents 2, 4 and 6 straddle two segments, with three frames in the earlier one
     assert labels == (1.0, 1.0, 0.75, 0.0, 0.0, 0.0, -0.125, -0.5, -0.5)
     assert [index for index, tie in enumerate(ties) if tie] == [3]  # 4 and 5 are partly or wholly unlabelled
+    assert {type(value) for value in labels + ties} == {float, bool}  # plain numbers, not numpy's
+
+
+def test_one_frame_with_something_to_say_is_enough() -> None:
+    blank = replace(item(1), frame_labels=(0.0,) * 9, clip_label=0.0)
+    one_label = replace(blank, pair_id="label", frame_labels=(0.0,) * 8 + (-1.0,))
+    one_tie = replace(blank, pair_id="tie", frame_ties=(True,) + (False,) * 8)
+    items = [blank, one_label, one_tie]
+    assert usable_items(items, training("dense")) == [one_label]
+    assert usable_items(items, training("dense", loss_type="tie_aware")) == [one_label, one_tie]
+    for method in ("vanilla", "structural"):  # these ask for the label of the clip
+        assert usable_items([*items, replace(blank, clip_label=-1.0)], training(method)) == [
+            replace(blank, clip_label=-1.0)
+        ]
+
+
+def test_sft_needs_no_preference_and_takes_each_clip_once() -> None:
+    blank = replace(item(1), frame_labels=(0.0,) * 9, clip_label=0.0)
+    items = [blank, replace(blank, pair_id="again"), item(2)]
+    assert [found.clip_id for found in usable_items(items, training("sft"))] == ["c1", "c2"]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.1, 1), (0.26, 3), (0.9, 9)])
+def test_held_out_sources_are_first_in_the_order_of_their_hash(share: float, count: int) -> None:
+    items = [item(n) for n in range(10)]
+    by_hash = sorted((i.source_sha256 for i in items), key=lambda sha: content_id("held-out-pairs", sha))
+    _, held_out = split_by_source(items, share)
+    # a run that is resumed with a later version must not train on what it held out
+    assert {i.source_sha256 for i in held_out} == set(by_hash[:count])
+
+
+def test_the_order_of_pairs_does_not_change() -> None:
+    items = [item(n) for n in range(5)]
+    orders = [stream(7, "training-order", epoch).permutation(5) for epoch in range(3)]
+    expected = [Visit(items[place], epoch) for epoch, order in enumerate(orders) for place in order]
+    assert batch_at(items, 7, 2, 4) == expected[8:12]
+
+
+def test_micro_batches_are_full_and_keep_the_order() -> None:
+    visits = [Visit(item(n, frames=5 if n == 2 else 9), 0) for n in range(6)]
+    parts = micro_batches(visits, 2)
+    assert [[int(v.item.pair_id[1:]) for v in part] for part in parts] == [[0, 1], [3, 4], [5], [2]]
 
 
 def test_ties_are_kept_only_where_they_teach() -> None:
