@@ -14,9 +14,11 @@ each does the work of one process, without any communication.
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,8 @@ from densedpo.models.load import resolve_device
 Item = TypeVar("Item")
 BUCKET_BYTES = 64 * 2**20  # gradients summed in one call: few calls, and little memory beside the gradients
 TIMEOUT_S = 1800.0  # a process that stays away this long is taken for dead; the longest wait is for a save
+
+_LET_GO_S = 0.5
 
 
 def local_device(name: str = "auto") -> torch.device:
@@ -83,6 +87,10 @@ class Parallel:
                 f"parallel: {started} processes were started for {self.device.type}, but accelerate connects "
                 f"{self.world} on {state.device.type}; create no Accelerator before, and start with torchrun"
             )
+        if self.world > 1 and on_cpu:
+            # gloo's threads may still hold tensors of the last calls, and need the interpreter to let them go; if it is
+            # gone by then, the process aborts and a run that went well seems to have failed
+            atexit.register(time.sleep, _LET_GO_S)
         self._sharded = settings.parallel == "fsdp" and self.world > 1
         self._whole_lora = settings.tuning == "lora"
         self._compute = getattr(torch, settings.dtype)
