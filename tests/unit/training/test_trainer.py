@@ -27,7 +27,7 @@ from densedpo.observe import read_jsonl
 from densedpo.store.files import sha256_file
 from densedpo.training.callbacks import Callback
 from densedpo.training.checkpoint import load_checkpoint
-from densedpo.training.data import PairItem, Visit
+from densedpo.training.data import PairItem, Visit, batch_at
 from densedpo.training.guards import Alarm, Guards
 from densedpo.training.heldout import HeldOut
 from densedpo.training.optimizer import make_optimizer
@@ -263,6 +263,19 @@ def test_seeds_decide_everything_that_is_drawn(make: Make) -> None:
     assert rows_of(one) == rows_of(again)
     assert contents(one.saved) != contents(other.saved)
     assert rows_of(one)[1]["loss"] != rows_of(other)[1]["loss"]
+
+
+def test_seeds_decide_order_draws_and_initial_weights_alike(make: Make, items: list[PairItem]) -> None:
+    one, other = make(seed=5), make(seed=6)
+    for trainer in (one, other):
+        trainer.prepare()
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters, other.parameters, strict=True))
+    for stored in (None, 4):  # of four stored draws, by five epochs, two seeds choose differently
+        laws = [replace(trainer.law, stored=stored) for trainer in (one, other)]
+        first, second = (law.draw([Visit(items[0], epoch) for epoch in range(5)], SHAPE).t for law in laws)
+        assert not torch.equal(first, second)
+    orders = [[visit.item.pair_id for visit in batch_at(one.items, t.config.seed, 0, 6)] for t in (one, other)]
+    assert orders[0] != orders[1]
 
 
 def test_a_model_may_be_given_by_name(
