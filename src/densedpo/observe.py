@@ -28,6 +28,11 @@ def warn(message: str) -> None:
     console.print(f"warning: {message}", style="yellow", markup=False)
 
 
+def fail(message: str) -> None:
+    """Tell the user why the command failed; of several processes every one may, as each knows its own trouble."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="red", markup=False)
+
+
 def track(items: Iterable[Item], what: str, *, total: int | None = None, done: int = 0) -> Iterator[Item]:
     """Yield ``items`` behind a progress bar with count, time spent and time left.
 

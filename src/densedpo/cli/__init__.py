@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from densedpo.cli.app import app
 from densedpo.errors import DenseDPOError
-from densedpo.observe import console
+from densedpo.observe import console, fail
 
 _INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def main() -> NoReturn:
         if "--debug" in sys.argv:
             raise
         text = str(error) if isinstance(error, DenseDPOError) else _one_line(error)
-        console.print(f"error: {text}", style="red", markup=False)
+        fail(text)
         sys.exit(1)
     except KeyboardInterrupt:
         _say_stopped()

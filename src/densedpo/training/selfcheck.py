@@ -270,8 +270,9 @@ def _first(part: Part, count: int) -> Part:
 
 def _largest(gradient: Tensor) -> float:
     """Return the largest magnitude, NaN if there is one; over all processes where the weight is cut up."""
-    largest = gradient.detach().abs().max()
-    return float(largest.full_tensor() if isinstance(largest, DTensor) else largest)
+    # put together first: a process may hold no row of a small weight, and nothing has no largest
+    whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+    return float(whole.detach().abs().max())
 
 
 def _listed(t: Tensor) -> str:

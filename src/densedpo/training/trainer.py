@@ -346,8 +346,7 @@ class DenseDPOTrainer:
         """Name what is not a number after a part's backward pass, and the pairs that it came from."""
         if not bool(torch.isfinite(output.loss)):
             return f"step {step + 1}: the loss is not finite; {_named(visits)}"
-        grads = [weight.grad for weight in self.parameters if weight.grad is not None]
-        if grads and not math.isfinite(float(nn.utils.get_total_norm(grads))):
+        if not self.parallel.finite_here(self.parameters):
             return f"step {step + 1}: the gradient is not finite; {_named(visits)}"
         return None
 
