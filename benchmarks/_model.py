@@ -60,28 +60,24 @@ class RandomWan(WanModel):
     def __init__(self, device: torch.device) -> None:
         tiny = device.type == "cpu"
         self.device, self.dtype = device, torch.float32 if tiny else torch.bfloat16
+        self.offload = False  # what is measured is the step, not the way to the device
         self.name, self.folder, self.fingerprint = "random", Path("random"), "random"
         self.defaults = replace(WAN_2_1, text_length=32 if tiny else 512)
-        self._train_steps = 1000
         with seeded_initialisation(0), device:
-            self.denoiser = WanTransformer3DModel(**(_TINY_DENOISER if tiny else _DENOISER))
-            self.vae = AutoencoderKLWan(**(_TINY_VAE if tiny else {}))
-            self.text_encoder = UMT5EncoderModel(UMT5Config(dropout_rate=0.0, **(_TINY_TEXT if tiny else _TEXT)))
+            denoiser = WanTransformer3DModel(**(_TINY_DENOISER if tiny else _DENOISER))
+            vae = AutoencoderKLWan(**(_TINY_VAE if tiny else {}))
+            text_encoder = UMT5EncoderModel(UMT5Config(dropout_rate=0.0, **(_TINY_TEXT if tiny else _TEXT)))
         kept: list[str] = WanTransformer3DModel._keep_in_fp32_modules
-        for name, weight in self.denoiser.named_parameters():
+        for name, weight in denoiser.named_parameters():
             if not any(part in name for part in kept):  # as from_pretrained does
                 weight.data = weight.data.to(self.dtype)
-        self.text_encoder.to(self.dtype)
-        for part in (self.denoiser, self.vae, self.text_encoder):
+        text_encoder.to(self.dtype)
+        for part in (denoiser, vae, text_encoder):
             part.requires_grad_(False).eval()
         words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(["<pad>", "</s>", *CAPTION.split()])}, "<pad>"))
         words.pre_tokenizer = pre_tokenizers.Whitespace()
-        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
-        self.temporal_stride = int(self.vae.config["scale_factor_temporal"])
-        self.spatial_stride = int(self.vae.config["scale_factor_spatial"])
-        self.latent_channels = int(self.vae.config["z_dim"])
-        self._mean: Tensor = torch.tensor(self.vae.config["latents_mean"], device=device).view(1, -1, 1, 1, 1)
-        self._std: Tensor = torch.tensor(self.vae.config["latents_std"], device=device).view(1, -1, 1, 1, 1)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+        self._assemble(vae, denoiser, text_encoder, tokenizer)
 
 
 _NORMS = {"cross_attn_norm": True, "qk_norm": "rms_norm_across_heads"}

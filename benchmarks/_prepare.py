@@ -14,11 +14,12 @@ from _model import CAPTION, RandomWan, Shape, make_item, make_trainable, random_
 from torch import Tensor, nn
 
 from densedpo.config import TrainSettings
+from densedpo.models.text import TextCondition
+from densedpo.models.text_book import TextBook
 from densedpo.observe import say
 from densedpo.training.data import LatentReader, PairLatents, Visit
 from densedpo.training.draws import Draw, DrawLaw
 from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, precompute
-from densedpo.training.texts import TextBook
 
 DRAWS = 8  # stored draws of the pair, the setting's default
 BETA = 20.0  # 500 is meant for trained weights, whose errors are some 25 times smaller than random ones
@@ -33,7 +34,7 @@ class Bench:
     model: RandomWan
     visit: Visit
     latents: PairLatents
-    text: Tensor  # [1, L, D]
+    text: TextCondition  # of one prompt
     clips: tuple[Tensor, Tensor]  # each [1, 3, T, H, W]
     frozen: nn.Module  # deep copy of the base
     online: AdapterOff | FrozenCopy

@@ -112,12 +112,12 @@ def _inputs(bench: Bench, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device = bench.model.device
     clean = torch.stack([bench.latents.a, bench.latents.b]).to(device)
     drawn = torch.cat([draw.noise_a, draw.noise_b]).to(device)
-    return clean, drawn, torch.cat([draw.t, draw.t]).to(device), torch.cat([bench.text, bench.text])
+    return clean, drawn, torch.cat([draw.t, draw.t]).to(device), torch.cat([bench.text.hidden, bench.text.hidden])
 
 
 def _baseline_0(bench: Bench, draw: Draw) -> Tensor:
     model = bench.model
-    text = torch.cat([model.encode_text([CAPTION]) for _ in bench.clips])
+    text = torch.cat([model.encode_text([CAPTION]).hidden for _ in bench.clips])
     clean = torch.cat([model.encode_video(clip) for clip in bench.clips])
     _, drawn, t, _ = _inputs(bench, draw)
     with torch.no_grad():

@@ -66,8 +66,8 @@ def test_guided_generation_at_eta_one_is_the_pipeline(model: VideoModel, pipelin
 def test_text_encoding_is_the_pipelines(model: VideoModel, pipeline: Any) -> None:
     with torch.no_grad():
         theirs, empty = pipeline.encode_prompt(PROMPTS, max_sequence_length=16)
-    assert float((model.encode_text(PROMPTS) - theirs).abs().max()) <= 1e-5
-    assert float((model.encode_text([""]) - empty[:1]).abs().max()) <= 1e-5
+    assert float((model.encode_text(PROMPTS).hidden - theirs).abs().max()) <= 1e-5
+    assert float((model.encode_text([""]).hidden - empty[:1]).abs().max()) <= 1e-5
     assert bool((theirs[0, -1] == 0).all())  # padding is really zero
 
 
@@ -108,7 +108,7 @@ def test_our_lora_loads_in_the_pipeline_and_gives_our_output(tiny_model_folder: 
     theirs = WanPipeline.from_pretrained(tiny_model_folder, local_files_only=True, use_safetensors=True)
     theirs.load_lora_weights(tmp_path, local_files_only=True)
     with torch.no_grad():
-        found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+        found = theirs.transformer(latents, t * 1000, text.hidden, return_dict=False)[0]
     assert float((expected - before).abs().max()) > 1e-3
     assert float((found - expected).abs().max()) <= 1e-5
 
@@ -158,9 +158,9 @@ def test_both_layouts_load_in_the_pipeline_and_here_with_our_output(
     for chosen in ({}, {"weight_name": FILE_NAME}, {"weight_name": COMFYUI_FILE_NAME}):
         theirs.load_lora_weights(tmp_path, local_files_only=True, **chosen)
         with torch.no_grad():
-            found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+            found = theirs.transformer(latents, t * 1000, text.hidden, return_dict=False)[0]
             theirs.unload_lora_weights()
-            without = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+            without = theirs.transformer(latents, t * 1000, text.hidden, return_dict=False)[0]
         assert float((found - expected).abs().max()) <= 1e-5
         assert float((without - before).abs().max()) <= 1e-5
 
@@ -189,7 +189,7 @@ def test_a_tuned_denoiser_loads_in_the_pipeline_and_gives_our_output(tiny_model_
     )
     theirs = WanPipeline.from_pretrained(tiny_model_folder, transformer=part, local_files_only=True)
     with torch.no_grad():
-        found = theirs.transformer(latents, t * 1000, text, return_dict=False)[0]
+        found = theirs.transformer(latents, t * 1000, text.hidden, return_dict=False)[0]
         again = load_tuned(str(tiny_model_folder), tmp_path, device="cpu").predict(latents, t, text)
     assert float((expected - before).abs().max()) > 1e-3
     assert float((found - expected).abs().max()) <= 1e-5

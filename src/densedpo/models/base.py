@@ -9,6 +9,8 @@ Shape letters: B clips, C latent channels, F latent frames, T frames, L text tok
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from densedpo.clips.geometry import ClipGeometry
+from densedpo.diffusion.levels import LOGIT_NORMAL, LevelLaw
+from densedpo.models.text import TextCondition
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -57,11 +61,17 @@ class VideoModel(ABC):
     folder: Path
     fingerprint: str  # changes whenever a weight or a configuration does
     defaults: InferenceDefaults
+    device: torch.device
+    dtype: torch.dtype  # of the denoiser's frozen weights
     denoiser: nn.Module  # what LoRA is added to and what training changes
+    vae: nn.Module
+    text_encoders: tuple[nn.Module, ...]
+    offload: bool = True  # whether VAE and text encoders leave the device when they are not in use
     temporal_stride: int
     spatial_stride: int
     latent_channels: int
     compute_dtype: torch.dtype | None = None  # autocast of training passes, where trained weights are float32
+    level_law: LevelLaw = LOGIT_NORMAL  # of the noise levels that training draws
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -82,9 +92,34 @@ class VideoModel(ABC):
             width // self.spatial_stride,
         )
 
+    def settle(self) -> None:
+        """Put VAE and text encoders where they wait: on the CPU, or with ``offload`` off on the device."""
+        for part in (self.vae, *self.text_encoders):
+            part.to("cpu" if self.offload else self.device)
+
+    @contextmanager
+    def in_use(self, *parts: nn.Module) -> Iterator[None]:
+        """Have parts on the device during the block; where ``offload`` is set, those that came go back to the CPU."""
+        came = [part for part in parts if next(part.parameters()).device != self.device]
+        for part in came:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            for part in came if self.offload else ():
+                part.to("cpu")
+
     @abstractmethod
-    def encode_text(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
-        """Return text embeddings as the family's pipeline computes them."""
+    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Load all parts of the model in ``folder``.
+
+        Raises:
+            ModelError: if a part is missing, cannot be read, or is of a kind that is not supported.
+        """
+
+    @abstractmethod
+    def encode_text(self, prompts: list[str]) -> TextCondition:
+        """Return what the family's pipeline tells the denoiser of prompts."""
 
     @abstractmethod
     def encode_video(self, video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c f hl wl"]:
@@ -96,9 +131,9 @@ class VideoModel(ABC):
 
     @abstractmethod
     def predict(
-        self, latents: Float[Tensor, "b c f hl wl"], t: Float[Tensor, " b"], text: Float[Tensor, "b l d"]
+        self, latents: Float[Tensor, "b c f hl wl"], t: Float[Tensor, " b"], text: TextCondition
     ) -> Float[Tensor, "b c f hl wl"]:
-        """Return the denoiser's prediction (v for flow families) at noise levels ``t`` in [0, 1]."""
+        """Return the denoiser's prediction of ``target`` at noise levels ``t`` in [0, 1]."""
 
     @abstractmethod
     def add_noise(
@@ -107,7 +142,9 @@ class VideoModel(ABC):
         """Return the noised sample at levels ``t``."""
 
     @abstractmethod
-    def target(self, clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    def target(
+        self, clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b ..."]:
         """Return what ``predict`` is trained to return."""
 
     @abstractmethod
@@ -122,4 +159,4 @@ class VideoModel(ABC):
 
     @abstractmethod
     def grid(self, steps: int, shift: float) -> list[float]:
-        """Return the family's noise levels, ``steps + 1`` of them, from 1 down to 0."""
+        """Return the noise levels of the family's sampler, ``steps + 1`` of them, from 1 down to 0."""

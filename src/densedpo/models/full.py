@@ -20,8 +20,8 @@ from densedpo.errors import ModelError
 from densedpo.keys import content_id
 from densedpo.models.base import VideoModel
 from densedpo.models.fingerprint import fingerprint_folder
+from densedpo.models.folder import read_config
 from densedpo.models.tensors import INDEX_ENDING, TensorFile, is_finite, open_tensors, shards
-from densedpo.models.wan import read_config
 from densedpo.store.files import replacing_folder, write_json
 
 CONFIG = "config.json"

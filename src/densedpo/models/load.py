@@ -14,13 +14,14 @@ from densedpo.clips.geometry import ClipGeometry
 from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
 from densedpo.models.fingerprint import fingerprint_folder
+from densedpo.models.folder import read_config
 from densedpo.models.full import CONFIG, load_denoiser
 from densedpo.models.lora import load_lora, lora_file
 from densedpo.models.tensors import check_weights, is_finite
-from densedpo.models.wan import WanModel, read_config
+from densedpo.models.wan import WanModel
 from densedpo.store.files import sha256_file
 
-FAMILIES: dict[str, type[WanModel]] = {"WanPipeline": WanModel}
+FAMILIES: dict[str, type[VideoModel]] = {"WanPipeline": WanModel}
 # Data beside the miniature world's code; nothing of that code is imported.
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
@@ -147,7 +148,7 @@ def load_geometry(name: str, *, revision: str | None = None) -> ClipGeometry:
     return _family(folder).geometry_of(folder)
 
 
-def _family(folder: Path) -> type[WanModel]:
+def _family(folder: Path) -> type[VideoModel]:
     family = str(read_config(folder / "model_index.json").get("_class_name"))
     if family not in FAMILIES:
         raise ModelError(f"{folder}: family {family!r} is not supported; supported: {', '.join(FAMILIES)}")

@@ -19,6 +19,7 @@ from torch import Tensor
 from densedpo.diffusion.flow import classifier_free
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.text import TextCondition
 
 _DECODE_PIXELS = (
     2**24
@@ -27,7 +28,12 @@ _DECODE_PIXELS = (
 
 @torch.no_grad()
 def denoise(
-    model: VideoModel, start: Tensor, levels: Sequence[float | Tensor], text: Tensor, null_text: Tensor, cfg: float
+    model: VideoModel,
+    start: Tensor,
+    levels: Sequence[float | Tensor],
+    text: TextCondition,
+    null_text: TextCondition,
+    cfg: float,
 ) -> Tensor:
     """Denoise ``start`` [B, C, F, H, W] through ``levels``, from the first to the last, and return the latents.
 
@@ -35,14 +41,14 @@ def denoise(
         model: the model.
         start: samples at noise level ``levels[0]``.
         levels: falling noise levels, the last one usually 0; each a number or a [B] tensor.
-        text: [B, L, D] conditions.
-        null_text: [1, L, D] embedding of the empty prompt.
+        text: conditions of the B items.
+        null_text: condition of the empty prompt, as one item.
         cfg: guidance scale; 1 runs the conditional branch alone.
     """
     sample = start.to(torch.float32)
     count = len(sample)
     guided = cfg != 1.0
-    both = torch.cat([text, null_text.expand(count, -1, -1)]) if guided else text
+    both = TextCondition.cat([text, null_text.expand(count)]) if guided else text
     for level, following in pairwise(levels):
         t = torch.as_tensor(level, dtype=torch.float32, device=sample.device).expand(count)
         next_t = torch.as_tensor(following, dtype=torch.float32, device=sample.device).expand(count)

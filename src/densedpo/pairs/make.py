@@ -26,6 +26,7 @@ from densedpo.errors import ConfigError, MediaError, ProjectError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 from densedpo.models.sampling import decode_frames, denoise, to_video
+from densedpo.models.text import TextCondition
 from densedpo.observe import track, warn
 from densedpo.pairs.plan import PlannedPair, Recipe, plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import remove_leftovers, replacing_folder, sha256_file, write_json
@@ -165,7 +166,7 @@ def denoise_batch(
     videos: list[NDArray[np.uint8]],
     recipe: Recipe,
     grid: list[float],
-    null_text: Tensor,
+    null_text: TextCondition,
 ) -> tuple[Tensor, Tensor]:
     """Return the clips' latents [B, ...] and both sides' [B, 2, ...]; all 2 B sides go through as one batch."""
     clean = model.encode_video(torch.stack([to_video(frames) for frames in videos]))
@@ -175,7 +176,7 @@ def denoise_batch(
             drawn = noise(tuple(latents.shape), recipe.seed, "pair-noise", pair.pair_id, side).to(latents.device)
             starts.append(guided_start(latents, drawn, pair.eta))
             etas.append(pair.eta)
-    text = model.encode_text([pair.caption for pair in pairs]).repeat_interleave(2, dim=0)
+    text = model.encode_text([pair.caption for pair in pairs]).repeat_interleave(2)
     levels: list[float | Tensor] = [torch.tensor(etas), *grid_from(grid, pairs[0].eta)[1:]]
     sides = denoise(model, torch.stack(starts), levels, text, null_text, recipe.cfg)
     return clean, sides.view(len(pairs), 2, *sides.shape[1:])

@@ -8,20 +8,15 @@ Shape letters: B pairs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from densedpo.diffusion.grid import shift_level
+from densedpo.diffusion.levels import LOGIT_NORMAL, LevelLaw
 from densedpo.keys import noise, stream
 from densedpo.training.data import PairItem, Visit
-
-_NORMAL = NormalDist()
-_EDGE = 1e-9  # keeps a uniform number off 0 and 1, where the quantile is infinite
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,12 @@ class Draw:
 
 @dataclass(frozen=True)
 class DrawLaw:
-    """The law of (t, noise): t logit-normal(0, 1) as in Stable Diffusion 3, moved towards noise by ``shift``.
+    """The law of (t, noise): t as the model family draws it, noise standard normal.
 
     Attributes:
         seed: the run's.
         shift: of the noise levels, s t / (1 + (s - 1) t).
+        levels: the law of t; the logit-normal one of flow families, unless the model's family has another.
         share_noise: one noise for both sides of a pair, as in the paper's code (appendix E of arXiv 2506.03517).
         limit_to_eta: draw t from the part of the law at or below the level that the pair was made from.
         stored: number of stored draws a pair; None for a fresh draw at every visit.
@@ -54,6 +50,7 @@ class DrawLaw:
     share_noise: bool = True
     limit_to_eta: bool = False
     stored: int | None = None
+    levels: LevelLaw = LOGIT_NORMAL
 
     def draw(self, visits: Sequence[Visit], shape: tuple[int, ...]) -> Draw:
         """Draw for a batch of latents of ``shape`` (C, F, H, W); a draw does not depend on its place in the batch."""
@@ -86,11 +83,9 @@ class DrawLaw:
 
     def _level(self, share: float, item: PairItem) -> float:
         """Return the quantile of the law at ``share`` in [0, 1], the law being cut off at eta if so set."""
-        eta = item.eta if self.limit_to_eta else 1.0
-        plain = shift_level(eta, 1 / self.shift)
-        below = 1.0 if plain >= 1 else _NORMAL.cdf(math.log(plain / (1 - plain)))
-        quantile = _NORMAL.inv_cdf(min(max(share, _EDGE), 1 - _EDGE) * below)
-        return min(shift_level(1 / (1 + math.exp(-quantile)), self.shift), eta)
+        if not self.limit_to_eta:
+            return self.levels.level(share, self.shift)
+        return min(self.levels.level(share * self.levels.share_below(item.eta, self.shift), self.shift), item.eta)
 
     def _draw(
         self,

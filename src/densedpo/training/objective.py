@@ -17,6 +17,7 @@ from torch import Tensor
 
 from densedpo.config import TrainSettings
 from densedpo.models.base import VideoModel
+from densedpo.models.text import TextCondition
 from densedpo.training.data import PairItem, PairLatents, Visit, labels_of
 from densedpo.training.draws import Draw
 from densedpo.training.loss import Errors, LossOutput, LossSpec, preference_loss, sft_loss, term_totals
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """What goes through the model at once: visits of one latent shape, their latents, draws and text [B, L, D]."""
+    """What goes through the model at once: visits of one latent shape, their latents, draws and text."""
 
     visits: Sequence[Visit]
     latents: Sequence[PairLatents]
     draw: Draw
-    text: Tensor
+    text: TextCondition
 
     @property
     def items(self) -> list[PairItem]:
@@ -57,28 +58,28 @@ def loss_spec(settings: TrainSettings, beta: float, num_segments: int = 1) -> Lo
     )
 
 
-def residuals(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+def residuals(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:
     """Return target - prediction, float32, [B, C, F, H, W]."""
     kind = model.compute_dtype
     with torch.autocast(clean.device.type, kind or torch.bfloat16, enabled=kind is not None):
         prediction = model.predict(model.add_noise(clean, drawn, t), t, text)
-    return model.target(clean, drawn).float() - prediction.float()
+    return model.target(clean, drawn, t).float() - prediction.float()
 
 
-def frame_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+def frame_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:
     """Return mean over C, H, W of (target - prediction)^2, one number a latent frame, [B, F]."""
     return residuals(model, clean, drawn, t, text).square().mean(dim=(1, 3, 4))
 
 
 def pair_errors(
-    model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor, *, cross: bool = False
+    model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: TextCondition, *, cross: bool = False
 ) -> Errors:
     """Return both sides' errors from one batched pass; ``cross`` adds the product of their residuals."""
     device = text.device
     clean = torch.cat([torch.stack([p.a for p in latents]), torch.stack([p.b for p in latents])]).to(device)
     drawn = torch.cat([draw.noise_a, draw.noise_b]).to(device)
     t = torch.cat([draw.t, draw.t]).to(device)
-    left = residuals(model, clean, drawn, t, torch.cat([text, text]))
+    left = residuals(model, clean, drawn, t, TextCondition.cat([text, text]))
     of_a, of_b = left.square().mean(dim=(1, 3, 4)).chunk(2)
     if not cross:
         return Errors(of_a, of_b)

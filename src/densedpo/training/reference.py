@@ -29,6 +29,8 @@ from densedpo.errors import CheckpointError, TrainingError
 from densedpo.keys import content_id
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import ADAPTER, adapter_off
+from densedpo.models.text import TextCondition
+from densedpo.models.text_book import TextBook
 from densedpo.observe import say, track, warn
 from densedpo.store.files import remove_leftovers, replacing, write_json
 from densedpo.training.data import LatentReader, PairItem, PairLatents, Visit, micro_batches
@@ -36,7 +38,6 @@ from densedpo.training.draws import Draw, DrawLaw
 from densedpo.training.loss import Errors
 from densedpo.training.objective import Part, pair_errors
 from densedpo.training.parallel import Parallel
-from densedpo.training.texts import TextBook
 
 MAX_LOGIT_NOISE = 0.01  # of a logit whose median is about 0.3: far below what could turn a step
 _FACTS_KEY = "densedpo"  # one metadata key only: safetensors writes several in random order
@@ -47,7 +48,9 @@ _STORED = ("a", "b", "t")
 class Reference(Protocol):
     """What a preference loss asks for the base model's errors."""
 
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return the base's errors on both sides, without a graph; ask before the policy's graph is built."""
         ...
 
@@ -64,7 +67,9 @@ class AdapterOff:
         return self._model.denoiser
 
     @torch.no_grad()
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return the base's errors."""
         with adapter_off(self._model):
             return pair_errors(self._model, latents, draw, text)
@@ -82,7 +87,9 @@ class FrozenCopy:
         self.denoiser: nn.Module = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return the base's errors."""
         policy = self._model.denoiser
         self._model.denoiser = self.denoiser
@@ -100,7 +107,9 @@ class CachedReference:
         self.folder, self._draws = folder, draws
         self._loaded: dict[str, dict[str, Tensor]] = {}  # a few KB a pair
 
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return the stored errors of each visit's draw.
 
         Raises:
@@ -244,7 +253,7 @@ def _base(model: VideoModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _base_errors(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+def _base_errors(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: TextCondition) -> Errors:
     with _base(model):
         return pair_errors(model, latents, draw, text)
 
@@ -256,6 +265,7 @@ def _made_for(model: VideoModel, law: DrawLaw, settings: TrainSettings, size: in
         "base_fingerprint": model.fingerprint,
         "ref_draws": law.stored,
         "shift": law.shift,
+        "levels": type(law.levels).__name__,
         "share_noise": law.share_noise,
         "t_limit": "eta" if law.limit_to_eta else "none",
         "dtype": settings.dtype,

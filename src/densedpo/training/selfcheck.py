@@ -22,6 +22,7 @@ from densedpo.config import TrainSettings
 from densedpo.errors import TrainingError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.text import TextCondition
 from densedpo.training import objective
 from densedpo.training.data import PairItem, PairLatents, Visit
 from densedpo.training.draws import Draw
@@ -164,14 +165,15 @@ def _orientation(
     if settings.loss_type == ("sft_clip",):
         return Check(name, True, "no label enters this loss")
 
-    def play_back(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def play_back(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         return prediction if len(latents) == len(prediction) else torch.zeros_like(latents)  # the clips of sft_clip
 
     with _predicting(model, play_back):
         loss = _loss(model, _Fixed(before), part, settings, beta)
     (gradient,) = torch.autograd.grad(loss, prediction)
     drawn = torch.cat([part.draw.noise_a, part.draw.noise_b]).to(prediction.device)
-    target = model.target(_sides(part).to(prediction.device), drawn)
+    levels = torch.cat([part.draw.t, part.draw.t]).to(prediction.device)
+    target = model.target(_sides(part).to(prediction.device), drawn, levels)
     pull_a, pull_b = (gradient.float() * (prediction.detach().float() - target)).sum(dim=(1, 3, 4)).chunk(2)
     labels = _labels(part, settings).to(pull_a.device)
     decided = labels != 0
@@ -290,7 +292,7 @@ class _Call:
 
 
 @contextmanager
-def _predicting(model: VideoModel, predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Iterator[None]:
+def _predicting(model: VideoModel, predict: Callable[[Tensor, Tensor, TextCondition], Tensor]) -> Iterator[None]:
     """Run the block with another ``model.predict``."""
     own = vars(model).get("predict")
     vars(model)["predict"] = predict
@@ -309,7 +311,7 @@ def _watching(model: VideoModel) -> Iterator[list[_Call]]:
     calls: list[_Call] = []
     predict = model.predict
 
-    def note(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def note(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         prediction = predict(latents, t, text)
         calls.append(_Call(latents.detach(), t.detach(), prediction.detach(), torch.is_grad_enabled()))
         return prediction
@@ -348,7 +350,9 @@ class _Kept:
         self._reference = reference
         self.found: Errors | None = None
 
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return the reference's answer."""
         self.found = self._reference.errors(visits, latents, draw, text)
         return self.found
@@ -360,6 +364,8 @@ class _Fixed:
     def __init__(self, errors: Errors) -> None:
         self._errors = errors
 
-    def errors(self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
         """Return that answer."""
         return self._errors

@@ -23,6 +23,7 @@ from densedpo.models.execution import compile_blocks, set_attention
 from densedpo.models.full import save_denoiser, trainable
 from densedpo.models.load import load_model
 from densedpo.models.lora import add_lora, save_lora
+from densedpo.models.text_book import TextBook
 from densedpo.observe import MetricsLog, read_jsonl, say, track, warn
 from densedpo.training.beta import AutoBeta, describe
 from densedpo.training.callbacks import Callback
@@ -49,7 +50,6 @@ from densedpo.training.probe import Probe
 from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, Reference, precompute, verify
 from densedpo.training.selfcheck import self_check
 from densedpo.training.state import TrainedState
-from densedpo.training.texts import TextBook
 from densedpo.training.trackers import make_trackers
 
 
@@ -95,6 +95,7 @@ class DenseDPOTrainer:
             share_noise=config.share_noise,
             limit_to_eta=config.t_limit == "eta",
             stored=config.ref_draws if config.precompute_ref_errors else None,
+            levels=self.model.level_law,
         )
         self.beta = AutoBeta(config)
         patience = config.early_stopping_patience

@@ -21,6 +21,7 @@ from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off, add_lora
 from densedpo.models.memory import peak_memory
+from densedpo.models.text import TextCondition
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def trained(model: VideoModel) -> list[torch.nn.Parameter]:
 
 def predict(model: VideoModel) -> Tensor:
     shape = (2, *model.latent_shape(9, 24, 24))
-    text = noise((2, 16, 48), 0, "text")
+    text = TextCondition({"hidden": noise((2, 16, 48), 0, "text")})
     return model.predict(noise(shape, 0, "latents"), torch.tensor([0.3, 0.8]), text)
 
 

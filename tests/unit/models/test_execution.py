@@ -15,6 +15,7 @@ from densedpo.models.base import VideoModel
 from densedpo.models.execution import ATTENTION_BACKENDS, compile_blocks, gradient_gap, set_attention
 from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off, add_lora
+from densedpo.models.text import TextCondition
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def model(tiny_model_folder: Path) -> VideoModel:
 
 def predict(model: VideoModel) -> Tensor:
     shape = (2, *model.latent_shape(5, 16, 16))
-    return model.predict(noise(shape, 0, "latents"), torch.tensor([0.3, 0.8]), noise((2, 16, 48), 0, "text"))
+    text = TextCondition({"hidden": noise((2, 16, 48), 0, "text")})
+    return model.predict(noise(shape, 0, "latents"), torch.tensor([0.3, 0.8]), text)
 
 
 def test_a_native_backend_gives_the_same(model: VideoModel) -> None:

@@ -76,21 +76,6 @@ def test_more_layers_than_weights(folder: Path, part: str, key: str) -> None:
         load_model(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"transformer_2": ["diffusers", "WanTransformer3DModel"]},
-        {"boundary_ratio": 0.875},
-        {"expand_timesteps": True},
-    ],
-)
-def test_wan_2_2_is_refused(folder: Path, values: dict[str, Any]) -> None:
-    change(folder / "model_index.json", **values)
-    for load in (load_geometry, load_model):
-        with pytest.raises(ModelError, match=f"{next(iter(values))}.*not supported yet"):
-            load(str(folder))
-
-
 @pytest.mark.parametrize("name", ["meta", "mps", "cpu:1", "cuda:-1", "cuda:", "gpu", "", "cuda:x"])
 def test_unknown_devices(name: str) -> None:
     with pytest.raises(ConfigError, match="is unknown"):

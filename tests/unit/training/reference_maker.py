@@ -14,11 +14,11 @@ from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 from densedpo.models.full import trainable
 from densedpo.models.lora import add_lora
+from densedpo.models.text_book import TextBook
 from densedpo.store.files import sha256_file
 from densedpo.training.data import LatentReader, PairItem, Visit
 from densedpo.training.draws import DrawLaw
 from densedpo.training.objective import Part
-from densedpo.training.texts import TextBook
 
 SHAPE = (8, 5, 4, 4)
 LABELS = (1.0, 1.0, -0.5, 0.0, -1.0)

@@ -28,6 +28,7 @@ from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off, add_lora
+from densedpo.models.text import TextCondition
 from densedpo.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from densedpo.training.parallel import Parallel, _buckets, local_device
 
@@ -89,8 +90,8 @@ def frame_errors(model: VideoModel, pairs: list[int], step: int) -> Tensor:
     t = torch.tensor([0.2 + 0.1 * pair for pair in pairs]).repeat(2)
     width = int(model.denoiser.config["text_dim"])  # type: ignore[index]
     text = torch.stack([noise((8, width), "test", "text", pair) for pair in pairs]).repeat(2, 1, 1)
-    predicted = model.predict(model.add_noise(clean, drawn, t), t, text)
-    errors = (model.target(clean, drawn) - predicted.float()).square().mean(dim=(1, 3, 4))
+    predicted = model.predict(model.add_noise(clean, drawn, t), t, TextCondition({"hidden": text}))
+    errors = (model.target(clean, drawn, t) - predicted.float()).square().mean(dim=(1, 3, 4))
     return torch.stack(errors.chunk(2))
 
 

@@ -30,6 +30,7 @@ from densedpo.miniworld.scenes import draw_scene, render, subjects
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
 from densedpo.models.lora import add_lora, load_lora, save_lora
+from densedpo.models.text import TextCondition
 from densedpo.models.wan import WanModel
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
@@ -68,7 +69,7 @@ def decided(*labels: float) -> Labels:
 
 # -- t and noise: VideoDPO, VideoDPO_wan -------------------------------------------------------------------------------
 
-SideErrors = Callable[[VideoModel, Sequence[PairLatents], Draw, Tensor], Errors]
+SideErrors = Callable[[VideoModel, Sequence[PairLatents], Draw, TextCondition], Errors]
 
 
 def check_sides_are_measured_alike(model: VideoModel, law: DrawLaw, errors: SideErrors, folder: Path) -> None:
@@ -83,7 +84,7 @@ def check_sides_are_measured_alike(model: VideoModel, law: DrawLaw, errors: Side
     torch.testing.assert_close(found.a, found.b, rtol=1e-4, atol=1e-6)
 
 
-def own_timesteps(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+def own_timesteps(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: TextCondition) -> Errors:
     """The twin: each side gets a noise level of its own."""
     sides = ((draw.t, "a"), (draw.t.flip(0) * 0.5, "b"))
     found = (
@@ -110,19 +111,23 @@ def test_independent_timesteps_for_the_sides(base: WanModel, tmp_path: Path) -> 
 
 # -- errors: VideoDPO --------------------------------------------------------------------------------------------------
 
-FrameErrors = Callable[[VideoModel, Tensor, Tensor, Tensor, Tensor], Tensor]
+FrameErrors = Callable[[VideoModel, Tensor, Tensor, Tensor, TextCondition], Tensor]
 
 
-def width_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+def width_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:
     """The twin: dimensions 1 to 3, right for images, leave one error a column of a video instead of one a frame."""
     prediction = model.predict(model.add_noise(clean, drawn, t), t, text)
-    return (model.target(clean, drawn) - prediction).square().mean(dim=(1, 2, 3))
+    return (model.target(clean, drawn, t) - prediction).square().mean(dim=(1, 2, 3))
 
 
 def check_one_error_a_frame(model: VideoModel, errors: FrameErrors, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change in one latent frame must show in that frame's error alone; frames are as many as columns here."""
     monkeypatch.setattr(model, "predict", lambda latents, t, text: torch.zeros_like(latents))
-    clean, t, text = noise((1, 3, 5, 4, 5), 0, "test", "clean"), torch.tensor([0.5]), torch.zeros(1, 1, 1)
+    clean, t, text = (
+        noise((1, 3, 5, 4, 5), 0, "test", "clean"),
+        torch.tensor([0.5]),
+        TextCondition({"hidden": torch.zeros(1, 1, 1)}),
+    )
     drawn = torch.zeros_like(clean)
     changed = clean.clone()
     changed[:, :, 2] += 1
@@ -284,7 +289,7 @@ def check_reference_is_the_base(model: VideoModel, base: VideoModel, measured: S
     torch.testing.assert_close(found.b, wanted.b, rtol=1e-5, atol=1e-7)
 
 
-def adapter_off_reference(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: Tensor) -> Errors:
+def adapter_off_reference(model: VideoModel, latents: Sequence[PairLatents], draw: Draw, text: TextCondition) -> Errors:
     return AdapterOff(model).errors((), latents, draw, text)
 
 
@@ -308,7 +313,7 @@ def test_an_adapter_that_stays_off_after_the_reference(trained: VideoModel, base
         assert not torch.allclose(pair_errors(trained, *_inputs(base, tmp_path)).a, wanted.a, rtol=1e-3)
 
 
-def _inputs(model: VideoModel, folder: Path) -> tuple[list[PairLatents], Draw, Tensor]:
+def _inputs(model: VideoModel, folder: Path) -> tuple[list[PairLatents], Draw, TextCondition]:
     [item] = make_items(folder / "pairs", 1)
     draw = DrawLaw(seed=0, shift=3.0).draw([Visit(item, 0)], SHAPE)
     return [LatentReader().read(item)], draw, model.encode_text([item.caption])

@@ -29,6 +29,8 @@ from densedpo.miniworld import scenes
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
 from densedpo.models.sampling import to_video
+from densedpo.models.text import TextCondition
+from densedpo.models.text_book import TextBook
 from densedpo.store.files import sha256_file
 from densedpo.training import objective
 from densedpo.training.data import LatentReader, PairItem, labels_of, spread_labels
@@ -36,7 +38,6 @@ from densedpo.training.draws import DrawLaw
 from densedpo.training.guards import DOMINANT_RISE
 from densedpo.training.loss import Errors
 from densedpo.training.options import DenseDPOConfig
-from densedpo.training.texts import TextBook
 from densedpo.training.trainer import DenseDPOTrainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -246,7 +247,7 @@ def test_shared_noise_levels_beat_a_level_of_its_own_for_each_side(
     """The twin draws both t and noise for each side, as VideoDPO's trainer does."""
     residuals = objective.residuals
 
-    def own_levels(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def own_levels(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         of_a, of_b = t.chunk(2)
         return residuals(model, clean, drawn, torch.cat([of_a, of_b.roll(1)]), text)
 

@@ -24,6 +24,8 @@ from densedpo.errors import CheckpointError, TrainingError
 from densedpo.keys import content_id
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
+from densedpo.models.text import TextCondition
+from densedpo.models.text_book import TextBook
 from densedpo.training.data import LatentReader, PairItem, Visit
 from densedpo.training.draws import DrawLaw
 from densedpo.training.loss import Errors
@@ -39,7 +41,6 @@ from densedpo.training.reference import (
     precompute,
     verify,
 )
-from densedpo.training.texts import TextBook
 
 DRAWS = 3
 LORA = TrainSettings(tuning="lora", lora_rank=4, micro_batch_size=2, ref_draws=DRAWS)
@@ -105,7 +106,7 @@ def failing_after(model: VideoModel, passes: int) -> Iterator[list[int]]:
     """Let the model do ``passes`` forward passes, then fail; the list counts them."""
     predict, count = model.predict, [0]
 
-    def counted(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def counted(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         if count[0] == passes:
             raise StoppedError
         count[0] += 1
@@ -194,7 +195,7 @@ def test_pairs_are_measured_as_many_at_once_as_in_training(
     settings = LORA.model_copy(update={"micro_batch_size": 3, "batch_size": batch_size})
     found, predict = [], lora.predict
 
-    def counted(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def counted(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         found.append(len(latents))
         return predict(latents, t, text)
 
@@ -426,8 +427,8 @@ def test_a_non_number_is_refused_and_not_kept(
 ) -> None:
     honest = lora.target
 
-    def target(clean: Tensor, noise: Tensor) -> Tensor:
-        return honest(clean, noise) + torch.tensor([0.0, float("inf"), 0.0, 0.0]).view(4, 1, 1, 1, 1)
+    def target(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return honest(clean, noise, t) + torch.tensor([0.0, float("inf"), 0.0, 0.0]).view(4, 1, 1, 1, 1)
 
     lora.target = target  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"pair p1: .*not finite"):

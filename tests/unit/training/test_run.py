@@ -162,7 +162,7 @@ def test_a_non_number_stops_before_the_update(project: Project, model: VideoMode
         if part.items[0].pair_id == bad and where == "latent":
             part.latents[0].a[0, 0, 0, 0] = float("nan")
         if part.items[0].pair_id == bad and where == "text":
-            part.text.mul_(float("nan"))
+            part.text.hidden.mul_(float("nan"))
         if part.items[0].pair_id == bad and where == "gradient":
             weights[0].register_hook(lambda gradient: gradient * float("nan"))
         return part

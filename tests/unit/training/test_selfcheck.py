@@ -20,6 +20,8 @@ from densedpo.keys import noise
 from densedpo.labels.snapshot import latest_snapshot, load_snapshot
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
+from densedpo.models.text import TextCondition
+from densedpo.models.text_book import TextBook
 from densedpo.store.project import Project
 from densedpo.training import objective, reference
 from densedpo.training.data import LatentReader, PairLatents, labels_of, load_items
@@ -28,7 +30,6 @@ from densedpo.training.loss import Errors, Labels, preference_loss
 from densedpo.training.objective import Part
 from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, Reference, precompute
 from densedpo.training.selfcheck import Check, _latent_scale, self_check
-from densedpo.training.texts import TextBook
 
 NAMES = {
     "latent scale", "step-0 margin", "shared t and noise", "label orientation", "reference without adapter",
@@ -186,7 +187,7 @@ def test_nothing_is_changed_when_the_model_fails(run: Run) -> None:
     before, calls = state(run.model), 0
     predict = run.model.predict
 
-    def failing(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def failing(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == 4:  # within the perturbed weights
@@ -207,7 +208,7 @@ def test_what_goes_through_the_model(cached: bool, expected: list[int], lora_run
         lora_run.use_cache(tmp_path)
     sizes, predict = [], lora_run.model.predict
 
-    def counted(latents: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def counted(latents: Tensor, t: Tensor, text: TextCondition) -> Tensor:
         sizes.append(len(latents))
         return predict(latents, t, text)
 
@@ -225,7 +226,7 @@ class Altered:
     def __init__(self, honest: Reference, alter: Callable[[Errors], Errors]) -> None:
         self._honest, self._alter = honest, alter
 
-    def errors(self, visits: Any, latents: Any, draw: Any, text: Tensor) -> Errors:
+    def errors(self, visits: Any, latents: Any, draw: Any, text: TextCondition) -> Errors:
         return self._alter(self._honest.errors(visits, latents, draw, text))
 
 
@@ -293,11 +294,11 @@ def test_a_compiled_denoiser_may_round_with_and_without_a_graph(
 def with_inputs(change: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Callable[..., Errors]:
     """Return a wrong twin of ``pair_errors``: ``change`` alters clean latents, noise and t, each [2 B, ...]."""
 
-    def pair_errors(model: VideoModel, latents: Any, draw: Any, text: Tensor, *, cross: bool = False) -> Errors:
+    def pair_errors(model: VideoModel, latents: Any, draw: Any, text: TextCondition, *, cross: bool = False) -> Errors:
         clean = torch.stack([p.a for p in latents] + [p.b for p in latents])
         drawn, t = torch.cat([draw.noise_a, draw.noise_b]), torch.cat([draw.t, draw.t])
         clean, drawn, t = change(clean, drawn, t)
-        left = objective.residuals(model, clean, drawn, t, torch.cat([text, text]))
+        left = objective.residuals(model, clean, drawn, t, TextCondition.cat([text, text]))
         return Errors(*left.square().mean(dim=(1, 3, 4)).chunk(2))
 
     return pair_errors
@@ -353,7 +354,7 @@ def test_a_reference_with_inputs_of_its_own_is_caught(run: Run, monkeypatch: pyt
 
 
 def test_a_pass_of_one_side_alone_is_caught(lora_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_side(model: VideoModel, latents: Any, draw: Any, text: Tensor, *, cross: bool = False) -> Errors:
+    def one_side(model: VideoModel, latents: Any, draw: Any, text: TextCondition, *, cross: bool = False) -> Errors:
         clean = torch.stack([p.a for p in latents])
         errors = objective.frame_errors(model, clean, draw.noise_a, draw.t, text)
         return Errors(errors, errors)

@@ -1,0 +1,110 @@
+"""A model's folder in diffusers' layout: its JSON files and its parts. Weights come from safetensors only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+from transformers import AutoTokenizer
+
+from densedpo.errors import ModelError, ProjectError
+from densedpo.models.base import InferenceDefaults
+from densedpo.store.files import read_object
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read one of a model's JSON files.
+
+    Raises:
+        ModelError: if it is missing or holds no JSON object.
+    """
+    try:
+        return read_object(path)
+    except ProjectError as error:
+        raise ModelError(str(error)) from None
+
+
+def number(path: Path, *keys: str, default: float) -> float:
+    """Return the first of ``keys`` that a model's JSON file has: a positive number.
+
+    Raises:
+        ModelError: if the file is missing, or the value is something else.
+    """
+    config = read_config(path)
+    key = next((key for key in keys if key in config), None)
+    value = default if key is None else config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ModelError(f"{path}: {key} must be a positive number, got {value!r}")
+    return value
+
+
+def scheduler_file(folder: Path) -> Path:
+    """Return where a model keeps the settings of its noise schedule."""
+    return folder / "scheduler" / "scheduler_config.json"
+
+
+def inference_settings(folder: Path, defaults: InferenceDefaults) -> InferenceDefaults:
+    """Return the family's settings, overlaid by ``densedpo.json`` where a model folder has one; the miniature does.
+
+    Raises:
+        ModelError: if that file holds unknown settings or values out of range.
+    """
+    path = folder / "densedpo.json"
+    if not path.exists():
+        return defaults
+    given = read_config(path).get("inference", {})
+    if not isinstance(given, dict):
+        raise ModelError(f"{path}: inference must be an object of settings, got {type(given).__name__}")
+    known = {item.name for item in fields(InferenceDefaults)}
+    if unknown := sorted(set(given) - known):
+        raise ModelError(f"{path}: unknown inference settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(InferenceDefaults).validate_python(asdict(defaults) | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{path}: inference.{key}: {first['msg']}, got {first['input']!r}") from None
+
+
+@contextmanager
+def naming_folder(folder: Path, family: str) -> Iterator[None]:
+    """Turn whatever loading raises into one error that names the folder."""
+    try:
+        yield
+    # a weight that the files lack stays without storage, which fails with NotImplementedError when it is moved
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{folder}: cannot load this {family} model: {' '.join(str(error).split())}") from error
+
+
+def load_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype) -> Any:
+    """Load one part of a diffusers model, frozen, on the CPU.
+
+    Args:
+        kind: its class; diffusers' or transformers'.
+        folder: the model's folder.
+        name: of the part's folder, such as ``vae``.
+        dtype: number format of its weights.
+
+    Raises:
+        ModelError: if weights are missing.
+    """
+    local: dict[str, Any] = {"subfolder": name, "local_files_only": True, "use_safetensors": True}
+    if kind.__module__.startswith("diffusers"):
+        part: nn.Module = kind.from_pretrained(folder, torch_dtype=dtype, **local)
+    else:
+        part, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **local)
+        if missing := sorted(found["missing_keys"]):
+            raise ModelError(f"{folder}: {name} lacks {len(missing)} weights ({missing[0]}, …)")
+    return part.requires_grad_(False).eval()
+
+
+def load_tokenizer(folder: Path, name: str = "tokenizer") -> Any:
+    """Load a tokenizer; code that it may bring along is never run."""
+    return AutoTokenizer.from_pretrained(folder, subfolder=name, local_files_only=True, trust_remote_code=False)
