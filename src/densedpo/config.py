@@ -60,7 +60,14 @@ class PairSettings(_Section):
     cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale; by default the model family's")
     shift: float | None = Field(None, gt=0, description="timestep shift of the grid; by default the model family's")
     pairs_per_clip: int = Field(1, ge=1, description="pairs made from one clip")
-    batch_size: int = Field(8, ge=1, description="pairs denoised together")
+    batch_size: int = Field(8, ge=1, description="pairs denoised together, as many of them as fit")
+    step_cache: float | None = Field(
+        None, gt=0, lt=1, description="skip blocks where the first one changed by less than this share; by default off"
+    )
+    compile: bool = Field(False, description="compile the denoiser's repeated blocks")
+    attention_backend: str | None = Field(
+        None, description="diffusers' attention backend, for example flash or native; by default torch chooses"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> PairSettings:
@@ -76,6 +83,37 @@ class LabelSettings(_Section):
     metric_tie_band: float = Field(
         0.05, ge=0, description="log-quality difference below which the metric judge says tie"
     )
+    store_url: str | None = Field(
+        None, description="postgresql:// URL of the label store; by default SQLite in the project folder"
+    )
+
+
+class ServeSettings(_Section):
+    """The labelling page: where it listens, what people are asked and in which order."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; beyond this machine only with invited people")
+    port: int = Field(8753, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    public_url: str | None = Field(
+        None, description="address that people open, where a proxy stands in between; then only invited people get in"
+    )
+    overlap: int = Field(1, ge=1, le=100, description="people who label each pair")
+    order: Literal["table", "shuffled", "uncertain", "useful"] = Field(
+        "table", description="pairs first: as stored, shuffled, or by judges' answers the least certain or most decided"
+    )
+    lease_s: float = Field(600.0, ge=10, description="time after which a pair that was not worked on goes to others")
+    show_caption: bool = Field(True, description="show the caption beside the videos")
+    whole_clip: bool = Field(False, description="ask about the whole clip too, after its segments")
+    offer_ties_below: float = Field(
+        0.0,
+        ge=0,
+        description="offer a tie where sides differ by less, in 8-bit levels averaged over a frame; 0 is never",
+    )
+    qualification: int = Field(0, ge=0, description="pairs with known answers that a new person does first")
+    qualification_accuracy: float = Field(
+        0.7, ge=0, le=1, description="share of right answers that a new person needs in the qualification"
+    )
+    gold_every: int = Field(20, ge=0, description="one in so many pairs has known answers, unrecognisably; 0 is never")
+    repeat_every: int = Field(20, ge=0, description="one in so many pairs is shown once more, mirrored; 0 is never")
 
 
 class TrainSettings(_Section):
@@ -238,6 +276,7 @@ class Settings(_Section):
     clips: ClipSettings = ClipSettings()
     pairs: PairSettings = PairSettings()
     label: LabelSettings = LabelSettings()
+    serve: ServeSettings = ServeSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
 

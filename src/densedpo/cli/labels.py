@@ -49,6 +49,37 @@ def label_judge(
     return judge_pairs(call.project, chosen, settings.segment_s, force=force).as_dict()
 
 
+@verb(label_app, "serve", sections=("label", "serve"))
+def label_serve(call: Call) -> Any:
+    """Serve the labelling page to people, until stopped.
+
+    On this machine alone anybody may work; once somebody is invited, everybody needs an invitation.
+    """
+    from densedpo.labels.people.serve import serve
+
+    return serve(call.project, call.settings)
+
+
+class PersonRole(StrEnum):
+    """What an invited person may do."""
+
+    annotator = "annotator"
+    reviewer = "reviewer"
+    admin = "admin"
+
+
+@verb(label_app, "invite", sections=("label", "serve"))
+def label_invite(
+    call: Call,
+    name: Annotated[str, typer.Argument(help="Who is invited.")],
+    role: Annotated[PersonRole, typer.Option(help="What they may do.")] = PersonRole.annotator,
+) -> Any:
+    """Invite a person to the labelling page, or renew their link; the link is shown this once."""
+    from densedpo.labels.people.serve import invite
+
+    return {"name": name, "role": role.value, "link": invite(call.project, call.settings, name, role.value)}
+
+
 @verb(label_app, "import", sections=("label",))
 def label_import(
     call: Call,

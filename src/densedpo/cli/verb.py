@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,11 +60,12 @@ def verb(
         flags = {flag: dotted for section in sections for flag, dotted in _flags(section).items()}
 
         def command(**given: Any) -> None:
-            project = Project(given.pop("project"))
+            folder = Project(given.pop("project"))
             as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
             given.pop("debug")  # read by ``cli.main``
             overrides = {dotted: given.pop(flag) for flag, dotted in flags.items()}
-            settings = load_settings(project.settings_file, overrides, given.pop("preset", "default"))
+            settings = load_settings(folder.settings_file, overrides, given.pop("preset", "default"))
+            project = replace(folder, label_store_url=settings.label.store_url)
             if dry_run:
                 _print_settings(settings, as_json)
                 return

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeGuard, get_args
 
 from densedpo.errors import LabelError
 
 Answer = Literal["a", "b", "tie", "both_bad", "cannot_judge"]
-Outcome = Literal["ok", "refused", "truncated", "malformed", "failed"]
+Outcome = Literal["ok", "refused", "truncated", "malformed", "failed", "withdrawn"]
 Source = Literal["person", "judge", "simulated"]
+Task = Literal["work", "review", "gold", "repeat", "qualification"]
+Side = Literal["a", "b"]
 
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SOURCES: tuple[Source, ...] = get_args(Source)
+TASKS: tuple[Task, ...] = get_args(Task)
+VOTING_TASKS: tuple[Task, ...] = ("work", "review")
+TAGS = ("limbs", "morphing", "blur", "popping", "impossible_motion")
 WHOLE_CLIP = -1
-_NUMBERS = ("segment_s", "start_s", "end_s", "confidence")
+_NUMBERS = ("segment_s", "start_s", "end_s", "confidence", "dwell_s")
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,13 @@ class AnswerEvent:
 
     ``segment`` counts from 0 on the grid of ``segment_s`` seconds; WHOLE_CLIP (-1) is the clip as a whole. ``start_s``
     and ``end_s`` are the part of the clip that was shown. ``answer`` is None exactly when ``outcome`` is not "ok".
-    ``confidence`` is in [0, 1]. ``settings_digest`` identifies what made a machine's answer. Events that are not
-    ``trusted`` (failed attention checks, say) are kept but never counted.
+    ``confidence`` is in [0, 1]. ``settings_digest`` identifies what made a machine's answer, or what a person was told
+    and shown. Events that are not ``trusted`` (failed attention checks, say) are kept but never counted.
+
+    A person's answer also says for which ``task`` it was given (``work`` and ``review`` count as votes, the others
+    only measure the person), how long it took (``dwell_s``), which side was ``shown_first``, whether a tie was
+    ``offered`` and taken, ``tags`` of the artifacts seen (comma-separated) and a ``note``. A person who takes an answer
+    back appends the outcome ``withdrawn``.
 
     Raises:
         LabelError: naming the pair, the segment and the field that is wrong.
@@ -52,6 +62,12 @@ class AnswerEvent:
     raw: str = ""
     settings_digest: str = ""
     trusted: bool = True
+    task: Task = "work"
+    tags: str = ""
+    note: str = ""
+    dwell_s: float | None = None
+    shown_first: Side | None = None
+    offered: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -59,8 +75,8 @@ class AnswerEvent:
 
     @property
     def usable(self) -> bool:
-        """Whether this event counts towards a label: an answer was given and its author is trusted."""
-        return self.outcome == "ok" and self.trusted
+        """Whether this event counts towards a label: an answer, given as a vote, by a trusted author."""
+        return self.outcome == "ok" and self.trusted and self.task in VOTING_TASKS
 
 
 def event_from(values: Mapping[str, Any]) -> AnswerEvent:
@@ -69,15 +85,18 @@ def event_from(values: Mapping[str, Any]) -> AnswerEvent:
     Raises:
         LabelError: naming the pair, the segment and the field that is wrong.
     """
-    _check({"reason": "", "raw": "", "settings_digest": "", "trusted": True, **values})
-    numbers = {name: float(values[name]) for name in _NUMBERS if values.get(name) is not None}
-    return AnswerEvent(**{**values, **numbers})
+    known = {**_DEFAULTS, **values}
+    _check(known)
+    return AnswerEvent(**{**known, **{name: float(known[name]) for name in _NUMBERS if known[name] is not None}})
+
+
+_DEFAULTS = {field.name: field.default for field in fields(AnswerEvent) if field.default is not MISSING}
 
 
 def _check(values: Mapping[str, Any]) -> None:
     given = values.get
     outcome, answer, confidence = given("outcome"), given("answer"), given("confidence")
-    segment_s, start_s, end_s = given("segment_s"), given("start_s"), given("end_s")
+    segment_s, start_s, end_s, dwell_s = given("segment_s"), given("start_s"), given("end_s"), given("dwell_s")
     answer_fits, answer_rule = answer is None, f"none, since the outcome is {outcome}"
     if outcome == "ok":
         answer_fits, answer_rule = answer in ANSWERS, f"one of {', '.join(ANSWERS)}"
@@ -95,8 +114,15 @@ def _check(values: Mapping[str, Any]) -> None:
             confidence is None or (_is_number(confidence) and 0 <= confidence <= 1),
             "a number from 0 to 1, or nothing",
         ),
-        "trusted": (isinstance(given("trusted"), bool), "true or false"),
-        **{name: (isinstance(given(name), str), "a text") for name in ("reason", "raw", "settings_digest")},
+        "task": (given("task") in TASKS, f"one of {', '.join(TASKS)}"),
+        "tags": (_are_tags(given("tags")), f"some of {','.join(TAGS)}, in this order"),
+        "dwell_s": (
+            dwell_s is None or (_is_number(dwell_s) and dwell_s >= 0),
+            "a number of seconds from 0, or nothing",
+        ),
+        "shown_first": (given("shown_first") in ("a", "b", None), "a, b or nothing"),
+        **{name: (isinstance(given(name), bool), "true or false") for name in ("trusted", "offered")},
+        **{name: (isinstance(given(name), str), "a text") for name in ("reason", "raw", "settings_digest", "note")},
     }
     for field, (right, expected) in demands.items():
         if not right:
@@ -106,6 +132,10 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _are_tags(value: object) -> bool:
+    return isinstance(value, str) and value == ",".join(tag for tag in TAGS if tag in value.split(","))
 
 
 def _is_segment(value: object) -> bool:

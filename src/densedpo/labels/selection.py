@@ -48,7 +48,7 @@ def selected_answers(
         LabelError: as ``select``.
     """
     known = {pair["pair_id"] for pair in pairs}
-    answers = current_answers(project.labels_database)
+    answers = current_answers(project.label_store)
     strangers = {event.pair_id for event in answers} - known
     if strangers:
         warn(f"{len(strangers)} labelled pairs are no longer in {project.pairs_table}; their answers are left out")

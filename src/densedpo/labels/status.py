@@ -25,8 +25,8 @@ def status(project: Project, segment_s: float) -> dict[str, Any]:
     segments = {(pair["pair_id"], segment) for pair in pairs for segment in range(_num_segments(pair, segment_s))}
     current: list[AnswerEvent] = []
     history, last_s = 0, None
-    if project.labels_database.exists():
-        with LabelStore.open(project.labels_database) as store:
+    if project.label_store_url or project.labels_database.exists():
+        with LabelStore.open(project.label_store) as store:
             current = store.current()
             stored = store.events()
             history, last_s = len(stored), max((item.created_s for item in stored), default=None)

@@ -45,6 +45,12 @@ _COLUMNS = pa.schema(
         "raw": pa.string(),
         "settings_digest": pa.string(),
         "trusted": pa.bool_(),
+        "task": pa.string(),
+        "tags": pa.string(),
+        "note": pa.string(),
+        "dwell_s": pa.float64(),
+        "shown_first": pa.string(),
+        "offered": pa.bool_(),
     }
 )
 _NEEDED = ("pair_id", "segment", "answer")
@@ -76,7 +82,7 @@ def export_labels(project: Project, path: Path, form: ExportFormat, source: str 
         raise LabelError(f"format: {form!r} is unknown; choose one of {', '.join(EXPORT_FORMATS)}")
     if form == "videoalign":
         return _export_videoalign(project, path, source)
-    events = [event for event in current_answers(project.labels_database) if source in (None, event.source)]
+    events = [event for event in current_answers(project.label_store) if source in (None, event.source)]
     if not events:
         raise LabelError(f"{project.labels_database}: no answers to export; run `densedpo label judge` first")
     rows = [asdict(event) for event in sorted(events, key=_order)]
@@ -140,7 +146,7 @@ def import_labels(project: Project, path: Path, segment_s: float, author: str = 
         )
     defaults = {"source": "person", "author": author, "segment_s": segment_s}
     events = [_event(path, line, row, pairs[str(row["pair_id"])], defaults) for line, row in rows]
-    with LabelStore.open(project.labels_database) as store:
+    with LabelStore.open(project.label_store) as store:
         added = store.append(events)
     return ImportSummary(rows=len(events), added=added, unchanged=len(events) - added)
 
@@ -190,7 +196,7 @@ def _read_parquet(path: Path) -> Numbered:
         rows = read_table(path)
     except ProjectError:
         raise LabelError(f"{path}: not readable as Parquet") from None
-    optional = ("answer", "confidence")
+    optional = ("answer", "confidence", "dwell_s", "shown_first")
     for line, row in enumerate(rows, start=1):
         yield line, {name: value for name, value in row.items() if value is not None or name in optional}
 
@@ -225,8 +231,8 @@ def _number(cell: str) -> float | str:
 _CONVERSIONS: dict[str, Callable[[str], Any]] = {
     "segment": lambda cell: int(cell) if cell.removeprefix("-").isdecimal() else cell,
     "answer": lambda cell: cell or None,
-    "trusted": lambda cell: {"true": True, "false": False}.get(cell.lower(), cell),
-    **dict.fromkeys(("segment_s", "start_s", "end_s", "confidence"), _number),
+    **dict.fromkeys(("trusted", "offered"), lambda cell: {"true": True, "false": False}.get(cell.lower(), cell)),
+    **dict.fromkeys(("segment_s", "start_s", "end_s", "confidence", "dwell_s"), _number),
 }
 
 

@@ -22,7 +22,7 @@ def label_pairs(project: Project, annotator: SimulatedAnnotator, segment_s: floa
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     digest = content_id("annotator", vars(annotator), segment_s)
     counts: Counter[str] = Counter()
-    with LabelStore.open(project.labels_database) as store:
+    with LabelStore.open(project.label_store) as store:
         done = {event.pair_id for event in store.current() if event.settings_digest == digest}
         for pair in track([p for p in pairs if p["pair_id"] not in done], "simulated annotators"):
             events = _answers(project, pair, annotator, segment_s, digest)

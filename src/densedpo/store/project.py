@@ -6,7 +6,7 @@ See docs/reference/project-folder.md for what each file holds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from densedpo.errors import ProjectError
@@ -20,6 +20,7 @@ class Project:
     """Paths below a project's root. Nothing is created until a stage writes."""
 
     root: Path
+    label_store_url: str | None = field(default=None, repr=False)
 
     @property
     def settings_file(self) -> Path:
@@ -55,6 +56,16 @@ class Project:
     def labels_database(self) -> Path:
         """Append-only answers in SQLite."""
         return self.labels / "labels.db"
+
+    @property
+    def label_store(self) -> Path | str:
+        """Where the answers lie: ``labels_database``, or the PostgreSQL URL that the settings name."""
+        return self.label_store_url or self.labels_database
+
+    @property
+    def gold_file(self) -> Path:
+        """Answers known to be right, which people are measured by."""
+        return self.labels / "gold.jsonl"
 
     @property
     def snapshots(self) -> Path:

@@ -50,7 +50,7 @@ def judge_pairs(project: Project, judge: Judge, segment_s: float, *, force: bool
     """
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     summary = JudgeSummary()
-    with LabelStore.open(project.labels_database) as store:
+    with LabelStore.open(project.label_store) as store:
         done = set() if force else _answered(store, judge, segment_s)
         for pair in track(pairs, f"judging pairs ({judge.name})"):
             try:

@@ -1,0 +1,47 @@
+"""The browser copies of pairs that the page shows, looked up once and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from densedpo.labels.answers import Side
+from densedpo.labels.people.cards import Card
+from densedpo.labels.people.desk import Shape
+from densedpo.labels.people.proxies import PairProxies, pair_proxies
+from densedpo.store.project import Project
+
+_REMEMBERED = 4096
+
+
+class Films:
+    """Where the videos of each pair lie, and how they look."""
+
+    def __init__(self, project: Project, pairs: Mapping[str, Card]) -> None:
+        """Serve the pairs of a project; copies that are missing are made when they are first asked for."""
+        self._project = project
+        self._pairs = pairs
+        self._known = lru_cache(maxsize=_REMEMBERED)(self._look_up)
+
+    def shape(self, pair_id: str) -> Shape:
+        """Return size and differences of a pair's videos.
+
+        Raises:
+            MediaError: if they cannot be read.
+        """
+        found = self._known(pair_id)
+        return Shape(found.height, found.width, found.differences)
+
+    def file(self, pair_id: str, side: Side) -> tuple[Path, str]:
+        """Return one side's file and the digest of its bytes.
+
+        Raises:
+            MediaError: if it cannot be read.
+        """
+        proxy = self._known(pair_id).sides[side]
+        return proxy.path, proxy.sha256
+
+    def _look_up(self, pair_id: str) -> PairProxies:
+        card = self._pairs[pair_id]
+        return pair_proxies(self._project, {name: getattr(card, name) for name in Card.__slots__})
