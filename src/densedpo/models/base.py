@@ -70,6 +70,7 @@ class VideoModel(ABC):
     temporal_stride: int
     spatial_stride: int
     latent_channels: int
+    most_at_once: int | None = None  # largest batch of a forward pass in sampling, once a larger one did not fit
     compute_dtype: torch.dtype | None = None  # autocast of training passes, where trained weights are float32
     level_law: LevelLaw = LOGIT_NORMAL  # of the noise levels that training draws
 

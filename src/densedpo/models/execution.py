@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from densedpo.errors import ConfigError, TrainingError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.text import TextCondition
 
 Dtype = Literal["float32", "bfloat16"]
 ATTENTION_BACKENDS = (
@@ -97,6 +98,39 @@ def compile_blocks(model: VideoModel, loss: Callable[[], Tensor], dtype: Dtype) 
         raise TrainingError(
             f"compile: the compiled gradient of {gap.name} differs from the uncompiled one by {gap.difference:.2g} of "
             f"its norm (cosine {gap.cosine:.6f}; allowed {limit:g}): it would train something else; leave compile off"
+        )
+    return gap
+
+
+@torch.no_grad()
+def compile_for_sampling(model: VideoModel, latents: Tensor, text: TextCondition) -> float:
+    """Compile the denoiser's repeated blocks if their predictions stay right; return how far off they are.
+
+    Args:
+        model: the model; its blocks are put back uncompiled if the predictions differ.
+        latents: of a real batch, [B, C, F, H, W].
+        text: its conditions.
+
+    Raises:
+        ConfigError: if the denoiser cannot be compiled here, or predicts something else once it is.
+    """
+    level = torch.full((len(latents),), model.defaults.eta_low, device=latents.device)
+    drawn = noise(tuple(latents.shape), 0, "compile-check", "noise").to(latents.device)
+    inputs = (model.add_noise(latents, drawn, level), level, text)
+    eager = model.predict(*inputs).double()
+    try:
+        model.denoiser.compile_repeated_blocks()  # type: ignore[operator]
+        compiled = model.predict(*inputs).double()
+    except (ValueError, RuntimeError) as error:
+        _uncompile(model)
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"compile: the denoiser cannot be compiled here ({reason}); leave it off") from error
+    gap = float((compiled - eager).norm() / eager.norm())
+    limit = TOLERANCE["float32" if model.dtype == torch.float32 else "bfloat16"]
+    if not gap <= limit:
+        _uncompile(model)
+        raise ConfigError(
+            f"compile: compiled predictions differ by {gap:.2g} of their norm (allowed {limit:g}); leave compile off"
         )
     return gap
 

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densedpo.diffusion.flow import classifier_free
+from densedpo.errors import ModelError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.step_cache import cached_part, forget_steps
 from densedpo.models.text import TextCondition
+from densedpo.observe import warn
 
 _DECODE_PIXELS = (
     2**24
@@ -49,16 +52,45 @@ def denoise(
     count = len(sample)
     guided = cfg != 1.0
     both = TextCondition.cat([text, null_text.expand(count)]) if guided else text
+    forget_steps(model)
     for level, following in pairwise(levels):
         t = torch.as_tensor(level, dtype=torch.float32, device=sample.device).expand(count)
         next_t = torch.as_tensor(following, dtype=torch.float32, device=sample.device).expand(count)
         if guided:
-            prediction = model.predict(torch.cat([sample, sample]), torch.cat([t, t]), both).float()
+            prediction = predict_in_parts(model, torch.cat([sample, sample]), torch.cat([t, t]), both)
             prediction = classifier_free(prediction[:count], prediction[count:], cfg)
         else:
-            prediction = model.predict(sample, t, both).float()
+            prediction = predict_in_parts(model, sample, t, both)
         sample = model.step(sample, prediction, t, next_t)
     return sample
+
+
+def predict_in_parts(model: VideoModel, sample: Tensor, t: Tensor, text: TextCondition) -> Tensor:
+    """Return the prediction for a batch, float32, from one pass or from several where the device has no room for one.
+
+    The size that fits is found by halving and kept with the model.
+
+    Raises:
+        ModelError: if not even one item fits.
+    """
+    while True:
+        size = min(len(sample), model.most_at_once or len(sample))
+        try:
+            parts = []
+            for number, first in enumerate(range(0, len(sample), size)):
+                part = slice(first, first + size)
+                with cached_part(model, number):
+                    parts.append(model.predict(sample[part], t[part], text[part]).float())
+            return torch.cat(parts)
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise ModelError(
+                    f"{model.folder}: the device has no room for one video of {tuple(sample.shape[1:])} latents; make "
+                    "clips smaller or shorter, or keep weights in fewer bits (see `densedpo doctor --size`)"
+                ) from error
+            model.most_at_once = (size + 1) // 2
+            forget_steps(model)
+            warn(f"no room for {size} videos at once; going on with {model.most_at_once}")
 
 
 def decode_frames(model: VideoModel, latents: Tensor) -> list[NDArray[np.uint8]]:
@@ -66,7 +98,8 @@ def decode_frames(model: VideoModel, latents: Tensor) -> list[NDArray[np.uint8]]
     stride = model.spatial_stride
     pixels = model.temporal_stride * latents.shape[2] * latents.shape[3] * latents.shape[4] * stride * stride
     parts = latents.split(max(1, _DECODE_PIXELS // pixels))
-    return [to_frames(video) for part in parts for video in model.decode(part)]
+    with model.in_use(model.vae):
+        return [to_frames(video) for part in parts for video in model.decode(part)]
 
 
 def to_frames(video: Tensor) -> NDArray[np.uint8]:

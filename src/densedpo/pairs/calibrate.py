@@ -13,15 +13,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from densedpo.clips.decode import read_video
 from densedpo.config import Settings
 from densedpo.errors import ProjectError
 from densedpo.models.base import VideoModel
-from densedpo.models.sampling import decode_frames
+from densedpo.models.sampling import decode_frames, to_video
 from densedpo.observe import track
-from densedpo.pairs.make import check_geometry, denoise_batch
+from densedpo.pairs.alignment import Frames, detail_difference, luma, motion_agreement
+from densedpo.pairs.denoise import denoise_pairs
+from densedpo.pairs.make import check_geometry
 from densedpo.pairs.plan import plan_pairs, resolve_recipe
 from densedpo.store.files import replacing, write_json
 from densedpo.store.project import Project
@@ -31,29 +33,6 @@ ETAS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 AGREEMENT_SHARE = 0.6  # of the agreement at the lowest level that the highest suggested level must keep
 DIFFERENCE_SHARE = 0.3  # of an independent pair's difference that the lowest suggested level must reach
 _SHEET_FRAMES = 6
-
-Frames = NDArray[np.uint8]
-
-
-def motion_agreement(first: Frames, second: Frames) -> float:
-    """Return the correlation in [-1, 1] of where and when two aligned clips [T, H, W, 3] change.
-
-    Changes are absolute differences of adjacent frames' brightness, blurred a little so that a pixel's offset does not
-    count. Two clips that both stand still agree fully.
-    """
-    changes = [_changes(frames) for frames in (first, second)]
-    spread = [change.std() for change in changes]
-    if max(spread) < 1e-3:
-        return 1.0
-    if min(spread) < 1e-6:
-        return 0.0
-    centred = [change - change.mean() for change in changes]
-    return float((centred[0] * centred[1]).mean() / (spread[0] * spread[1]))
-
-
-def detail_difference(first: Frames, second: Frames) -> float:
-    """Return the mean absolute difference of two aligned clips [T, H, W, 3], 0 to 1."""
-    return float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean() / 255)
 
 
 def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_clips: int) -> dict[str, Any]:
@@ -76,11 +55,14 @@ def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_cl
     recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
     grid = model.grid(recipe.steps, recipe.shift)
     null_text = model.encode_text([""])
+    text = model.encode_text([row["caption"] for row in chosen])
+    with model.in_use(model.vae):
+        clean = torch.cat([model.encode_video(to_video(frames)[None]).float() for frames in sources])
     rows, strips = [], [_strip("clip", sources[0])]
     for eta in track(ETAS, "noise levels"):
         at_level = replace(recipe, mode="guided", eta_low=eta, eta_high=eta)
         pairs = plan_pairs(chosen, at_level, model.fingerprint, pairs_per_clip=1, limit=None)
-        _, sides = denoise_batch(model, pairs, sources, at_level, grid, null_text)
+        sides = denoise_pairs(model, pairs, clean, text, null_text, at_level, grid)
         decoded = decode_frames(model, sides.flatten(0, 1))
         videos = [decoded[i : i + 2] for i in range(0, len(decoded), 2)]
         rows.append(_row(eta, sources, videos))
@@ -116,21 +98,20 @@ def suggest(rows: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _changes(frames: Frames) -> NDArray[np.float32]:
-    grey = np.stack([cv2.GaussianBlur(frame.mean(axis=2, dtype=np.float32), (0, 0), 1.5) for frame in frames])
-    return np.abs(np.diff(grey, axis=0))
-
-
 def _row(eta: float, sources: list[Frames], videos: list[list[Frames]]) -> dict[str, float]:
-    agreement = [motion_agreement(a, b) for a, b in videos]
-    with_clip = [motion_agreement(source, side) for source, pair in zip(sources, videos, strict=True) for side in pair]
-    difference = [detail_difference(a, b) for a, b in videos]
+    agreement = [_agreement(a, b) for a, b in videos]
+    with_clip = [_agreement(source, side) for source, pair in zip(sources, videos, strict=True) for side in pair]
+    difference = [detail_difference(a, b).mean() for a, b in videos]
     return {
         "eta": eta,
         "agreement": float(np.mean(agreement)),
         "agreement_with_clip": float(np.mean(with_clip)),
         "difference": float(np.mean(difference)),
     }
+
+
+def _agreement(first: Frames, second: Frames) -> float:
+    return float(motion_agreement(luma(first), luma(second)).mean())
 
 
 def _strip(label: str, frames: Frames) -> Frames:

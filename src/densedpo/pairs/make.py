@@ -1,12 +1,15 @@
 """The stage ``pairs make``: denoise, decode and publish pairs, one whole folder each, resumable by repeating.
 
-clips/ID/clip.mp4 -> latents x -> (1 - eta) x + eta e_a | e_b -> denoise from eta -> decode
+clips/ID/clip.mp4 -> latents x (once a clip) -> (1 - eta) x + eta e_a | e_b -> denoise from eta -> decode
     -> pairs/ID/{a.mp4, b.mp4, latents.safetensors, row.json} -> pairs.parquet
+
+The next clips are read, and finished pairs measured and written, while the device works.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +20,25 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from densedpo.clips.decode import read_video
 from densedpo.clips.encode import write_video
-from densedpo.config import Settings
-from densedpo.diffusion.flow import guided_start
+from densedpo.config import PairSettings, Settings
 from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError, MediaError, ProjectError
-from densedpo.keys import noise
 from densedpo.models.base import VideoModel
-from densedpo.models.sampling import decode_frames, denoise, to_video
-from densedpo.models.text import TextCondition
-from densedpo.observe import track, warn
+from densedpo.models.execution import compile_for_sampling, set_attention
+from densedpo.models.sampling import decode_frames
+from densedpo.models.step_cache import step_cache
+from densedpo.models.text_book import TextBook
+from densedpo.observe import say, track, warn
+from densedpo.pairs.alignment import alignment
+from densedpo.pairs.clip_latents import ClipLatents
+from densedpo.pairs.denoise import SIDES, denoise_pairs
+from densedpo.pairs.overlap import WriteBehind, read_ahead
 from densedpo.pairs.plan import PlannedPair, Recipe, plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import remove_leftovers, replacing_folder, sha256_file, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, collect_rows, read_table, write_table
 
-SIDES = ("a", "b")
 PAIRS_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -46,6 +51,7 @@ PAIRS_SCHEMA = pa.schema(
         ("steps_run", pa.int64()),
         ("cfg", pa.float64()),
         ("shift", pa.float64()),
+        ("step_cache", pa.float64()),
         ("model", pa.string()),
         ("model_fingerprint", pa.string()),
         ("temporal_stride", pa.int64()),
@@ -59,6 +65,7 @@ PAIRS_SCHEMA = pa.schema(
         ("sha256_a", pa.string()),
         ("sha256_b", pa.string()),
         ("sha256_latents", pa.string()),
+        *((name, pa.list_(pa.float64())) for name in ("frame_ssim", "frame_difference", "frame_motion_agreement")),
     ]
 )
 
@@ -95,26 +102,77 @@ def make_pairs(project: Project, model: VideoModel, settings: Settings, *, limit
     )
     project.pairs.mkdir(parents=True, exist_ok=True)
     remove_leftovers(project.pairs)
-    batches = plan_batches(pairs, [len(grid_from(grid, p.eta)) for p in pairs], settings.pairs.batch_size)
+    batches = plan_batches(pairs, [len(grid_from(grid, pair.eta)) for pair in pairs], settings.pairs.batch_size)
     there = {pair.pair_id for pair in pairs if (project.pairs / pair.pair_id / "row.json").is_file()}
     todo = [batch for batch in batches if any(pair.pair_id not in there for pair in batch)]
     summary = PairsSummary(planned=len(pairs), already_there=len(there), mode=recipe.mode)
-    null_text = model.encode_text([""])
-    for batch in track(todo, f"{recipe.mode} pairs (batches)", total=len(batches), done=len(batches) - len(todo)):
-        usable, videos = _read_clips(project, batch, summary)
-        if usable:
-            clips_latents, sides_latents = denoise_batch(model, usable, videos, recipe, grid, null_text)
-            frames = decode_frames(model, sides_latents.flatten(0, 1))
-            for index, pair in enumerate(usable):
-                if pair.pair_id not in there:
-                    row = _row(pair, recipe, model, clips[pair.clip_id], len(grid_from(grid, pair.eta)) - 1)
-                    latents = {"clip": clips_latents[index], "a": sides_latents[index, 0], "b": sides_latents[index, 1]}
-                    _publish(project, row, latents, frames[2 * index : 2 * index + 2])
-                    summary.made += 1
+    if todo:
+        _make(project, model, settings.pairs, recipe, grid, clips, todo, there, len(batches) - len(todo), summary)
     rows = [row for row in collect_rows(project.pairs).values() if _is_current(row, clips)]
     write_table(project.pairs_table, rows, PAIRS_SCHEMA)
     summary.pairs_in_project = len(rows)
     return summary
+
+
+def _make(
+    project: Project,
+    model: VideoModel,
+    settings: PairSettings,
+    recipe: Recipe,
+    grid: Sequence[float],
+    clips: dict[str, Row],
+    todo: Sequence[list[PlannedPair]],
+    there: set[str],
+    done: int,
+    summary: PairsSummary,
+) -> None:
+    """Make the pairs of ``todo``, after ``done`` other batches.
+
+    Batches are made whole, so that a pair does not depend on where a run was killed.
+    """
+    if settings.attention_backend:
+        set_attention(model, settings.attention_backend)
+    texts = TextBook(model, {"", *(pair.caption for batch in todo for pair in batch)}, project.cache / "text")
+    null_text = texts.stack([""])
+    latents = ClipLatents(model, project.clips, project.cache / "clip-latents")
+
+    def read(batch: list[PlannedPair]) -> dict[str, Tensor | MediaError | None]:
+        return {pair.clip_id: latents.look(clips[pair.clip_id]) for pair in batch}
+
+    with ExitStack() as stack:
+        write = stack.enter_context(WriteBehind())
+        stack.enter_context(step_cache(model, recipe.step_cache))
+        total = done + len(todo)
+        ahead = track(read_ahead(read, todo), f"{recipe.mode} pairs (batches)", total=total, done=done)
+        for number, (batch, found) in enumerate(ahead):
+            usable = [pair for pair in batch if not _left_out(pair, found[pair.clip_id], summary)]
+            if not usable:
+                continue
+            videos = {name: video for name, video in found.items() if isinstance(video, Tensor)}
+            with model.in_use(model.vae):
+                clean = torch.stack([latents.read(clips[p.clip_id], videos.get(p.clip_id)) for p in usable])
+            text = texts.stack([pair.caption for pair in usable])
+            if settings.compile and not number:
+                gap = compile_for_sampling(model, clean, text)
+                say(f"compile: predictions differ by {gap:.2g} of their norm")
+            sides = denoise_pairs(model, usable, clean, text, null_text, recipe, grid)
+            frames = decode_frames(model, sides.flatten(0, 1))
+            for index, pair in enumerate(usable):
+                if pair.pair_id not in there:
+                    row = _row(pair, recipe, model, clips[pair.clip_id], len(grid_from(grid, pair.eta)) - 1)
+                    made = {"clip": clean[index], "a": sides[index, 0], "b": sides[index, 1]}
+                    on_cpu = {name: tensor.float().cpu().contiguous() for name, tensor in made.items()}
+                    write(_publish, project, row, on_cpu, frames[2 * index : 2 * index + 2])
+                    summary.made += 1
+
+
+def _left_out(pair: PlannedPair, found: Tensor | MediaError | None, summary: PairsSummary) -> bool:
+    """Name and count a pair whose clip cannot be read."""
+    if not isinstance(found, MediaError):
+        return False
+    warn(f"pair {pair.pair_id} left out: {found}")
+    summary.failed.append({"pair_id": pair.pair_id, "reason": str(found)})
+    return True
 
 
 def _is_current(row: Row, clips: dict[str, Row]) -> bool:
@@ -141,47 +199,6 @@ def check_geometry(clips: Iterable[Row], model: VideoModel) -> None:
             )
 
 
-def _read_clips(
-    project: Project, batch: list[PlannedPair], summary: PairsSummary
-) -> tuple[list[PlannedPair], list[NDArray[np.uint8]]]:
-    """Return the pairs of a batch whose clips can be read, with the clips' frames."""
-    usable, videos = [], []
-    for pair in batch:
-        try:
-            video = read_video(project.clips / pair.clip_id / "clip.mp4")
-            if len(video.frames) != pair.num_frames:
-                raise MediaError(f"clip {pair.clip_id}: {len(video.frames)} frames, its row says {pair.num_frames}")
-        except MediaError as error:
-            warn(f"pair {pair.pair_id} left out: {error}")
-            summary.failed.append({"pair_id": pair.pair_id, "reason": str(error)})
-            continue
-        usable.append(pair)
-        videos.append(video.frames)
-    return usable, videos
-
-
-def denoise_batch(
-    model: VideoModel,
-    pairs: list[PlannedPair],
-    videos: list[NDArray[np.uint8]],
-    recipe: Recipe,
-    grid: list[float],
-    null_text: TextCondition,
-) -> tuple[Tensor, Tensor]:
-    """Return the clips' latents [B, ...] and both sides' [B, 2, ...]; all 2 B sides go through as one batch."""
-    clean = model.encode_video(torch.stack([to_video(frames) for frames in videos]))
-    starts, etas = [], []
-    for pair, latents in zip(pairs, clean, strict=True):
-        for side in SIDES:
-            drawn = noise(tuple(latents.shape), recipe.seed, "pair-noise", pair.pair_id, side).to(latents.device)
-            starts.append(guided_start(latents, drawn, pair.eta))
-            etas.append(pair.eta)
-    text = model.encode_text([pair.caption for pair in pairs]).repeat_interleave(2)
-    levels: list[float | Tensor] = [torch.tensor(etas), *grid_from(grid, pairs[0].eta)[1:]]
-    sides = denoise(model, torch.stack(starts), levels, text, null_text, recipe.cfg)
-    return clean, sides.view(len(pairs), 2, *sides.shape[1:])
-
-
 def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_run: int) -> Row:
     return {
         "pair_id": pair.pair_id,
@@ -194,6 +211,7 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
         "steps_run": steps_run,
         "cfg": recipe.cfg,
         "shift": recipe.shift,
+        "step_cache": recipe.step_cache,
         "model": model.name,
         "model_fingerprint": model.fingerprint,
         "temporal_stride": model.temporal_stride,
@@ -204,10 +222,9 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
 
 
 def _publish(project: Project, row: Row, latents: dict[str, Tensor], sides: Sequence[NDArray[np.uint8]]) -> None:
-    """Write one pair whole: both videos, all latents and the row with their digests."""
+    """Write one pair whole: both videos, all latents and the row with their digests and what tells the sides apart."""
     with replacing_folder(project.pairs / row["pair_id"]) as folder:
-        tensors = {name: tensor.float().cpu().contiguous() for name, tensor in latents.items()}
-        save_file(tensors, folder / "latents.safetensors")
+        save_file(latents, folder / "latents.safetensors")
         for side, frames in zip(SIDES, sides, strict=True):
             write_video(folder / f"{side}.mp4", frames, row["fps"])
         digests: dict[str, Path] = {
@@ -215,4 +232,5 @@ def _publish(project: Project, row: Row, latents: dict[str, Tensor], sides: Sequ
             "sha256_b": folder / "b.mp4",
             "sha256_latents": folder / "latents.safetensors",
         }
-        write_json(folder / "row.json", row | {name: sha256_file(path) for name, path in digests.items()})
+        hashed = {name: sha256_file(path) for name, path in digests.items()}
+        write_json(folder / "row.json", row | hashed | alignment(sides[0], sides[1]))

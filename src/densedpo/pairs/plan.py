@@ -27,6 +27,7 @@ class Recipe:
     cfg: float
     shift: float
     seed: int
+    step_cache: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def resolve_recipe(settings: PairSettings, defaults: InferenceDefaults, seed: in
         cfg=defaults.cfg if settings.cfg is None else settings.cfg,
         shift=settings.shift or defaults.shift,
         seed=seed,
+        step_cache=settings.step_cache,
     )
 
 
