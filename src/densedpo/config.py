@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from densedpo.config_labels import LabelSettings, Section, ServeSettings
 from densedpo.errors import ConfigError
 
 Method = Literal["dense", "dense_sum", "vanilla", "structural", "sft"]
@@ -29,11 +30,7 @@ def _split(value: Any) -> Any:
 Listed = Annotated[tuple[Item, ...], BeforeValidator(_split)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ClipSettings(_Section):
+class ClipSettings(Section):
     """How real videos become clips of the model's geometry."""
 
     cut_threshold: float = Field(0.35, gt=0, description="colour change that counts as a cut, 0 to 1")
@@ -44,7 +41,54 @@ class ClipSettings(_Section):
     max_duration_s: float = Field(600.0, gt=0, description="part of a file that is read, from its start")
 
 
-class PairSettings(_Section):
+class FilterSettings(Section):
+    """Which clips pairs are made of, decided by ``clips filter``. ``None`` means no limit, unless it says otherwise."""
+
+    max_upscale: float = Field(1.0, gt=0, description="times that a source may be enlarged to fill the clip")
+    min_duration_s: float = Field(2.0, ge=0, description="shortest clip kept; 0 is no limit")
+    max_crop_share: float = Field(
+        0.5, ge=0, le=1, description="share of the source's picture that the clip's aspect may cut off; 1 is no limit"
+    )
+    max_cut_strength: float = Field(
+        0.35, gt=0, le=1, description="strongest cut or dissolve that a clip may hold, as clips.cut_threshold; 1 is any"
+    )
+    min_motion_px_s: float | None = Field(
+        None,
+        ge=0,
+        description="slowest foreground motion kept, camera motion taken out, in px/s of the clip; by default 2 % of "
+        "its short side a second; 0 is no limit",
+    )
+    max_motion_px_s: float | None = Field(
+        None, gt=0, description="fastest foreground motion kept, in px/s of the clip; by default no limit"
+    )
+    max_camera_px_s: float | None = Field(
+        None, gt=0, description="fastest camera motion kept, in px/s of the clip; by default no limit"
+    )
+    caption_endpoint: str | None = Field(
+        None,
+        description="base URL of an OpenAI-compatible service that is asked yes or no about each caption, for example "
+        "http://127.0.0.1:8000/v1; by default nobody is asked and captions do not count",
+    )
+    caption_model: str | None = Field(None, description="the service's name of the model that is asked")
+    caption_key_variable: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the service's key, where it wants one"
+    )
+    caption_timeout_s: float = Field(60.0, gt=0, description="longest wait for one answer")
+    caption_parallel: int = Field(8, ge=1, le=256, description="captions asked about at the same time")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FilterSettings:
+        low, high = self.min_motion_px_s, self.max_motion_px_s
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_motion_px_s ({low:g}) is above max_motion_px_s ({high:g})")
+        if (self.caption_endpoint is None) != (self.caption_model is None):
+            raise ValueError("caption_endpoint and caption_model belong together; give both or neither")
+        if self.caption_endpoint is not None and not self.caption_endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"caption_endpoint must begin with http:// or https://, got {self.caption_endpoint!r}")
+        return self
+
+
+class PairSettings(Section):
     """How pairs are made. ``None`` means the model family's own default, which is recorded in each row."""
 
     mode: Literal["guided", "independent"] = Field(
@@ -76,47 +120,7 @@ class PairSettings(_Section):
         return self
 
 
-class LabelSettings(_Section):
-    """How segments are labelled."""
-
-    segment_s: float = Field(1.0, gt=0, description="length of a segment in seconds")
-    metric_tie_band: float = Field(
-        0.05, ge=0, description="log-quality difference below which the metric judge says tie"
-    )
-    store_url: str | None = Field(
-        None, description="postgresql:// URL of the label store; by default SQLite in the project folder"
-    )
-
-
-class ServeSettings(_Section):
-    """The labelling page: where it listens, what people are asked and in which order."""
-
-    host: str = Field("127.0.0.1", description="address to listen on; beyond this machine only with invited people")
-    port: int = Field(8753, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    public_url: str | None = Field(
-        None, description="address that people open, where a proxy stands in between; then only invited people get in"
-    )
-    overlap: int = Field(1, ge=1, le=100, description="people who label each pair")
-    order: Literal["table", "shuffled", "uncertain", "useful"] = Field(
-        "table", description="pairs first: as stored, shuffled, or by judges' answers the least certain or most decided"
-    )
-    lease_s: float = Field(600.0, ge=10, description="time after which a pair that was not worked on goes to others")
-    show_caption: bool = Field(True, description="show the caption beside the videos")
-    whole_clip: bool = Field(False, description="ask about the whole clip too, after its segments")
-    offer_ties_below: float = Field(
-        0.0,
-        ge=0,
-        description="offer a tie where sides differ by less, in 8-bit levels averaged over a frame; 0 is never",
-    )
-    qualification: int = Field(0, ge=0, description="pairs with known answers that a new person does first")
-    qualification_accuracy: float = Field(
-        0.7, ge=0, le=1, description="share of right answers that a new person needs in the qualification"
-    )
-    gold_every: int = Field(20, ge=0, description="one in so many pairs has known answers, unrecognisably; 0 is never")
-    repeat_every: int = Field(20, ge=0, description="one in so many pairs is shown once more, mirrored; 0 is never")
-
-
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """One training run. The defaults are sized for the miniature; ``--preset paper`` gives the paper's recipe."""
 
     method: Method = Field(
@@ -256,7 +260,7 @@ class TrainSettings(_Section):
         return self
 
 
-class SampleSettings(_Section):
+class SampleSettings(Section):
     """Sampling for ``sample`` and ``evaluate``; ``None`` means the family's default."""
 
     steps: int | None = Field(None, ge=1, description="sampling steps; by default the model family's")
@@ -266,7 +270,7 @@ class SampleSettings(_Section):
     batch_size: int = Field(8, ge=1, description="videos denoised together")
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be set, one section a stage."""
 
     model: str = Field("miniature", description="miniature, a local folder in diffusers layout, or a hub name")
@@ -274,6 +278,7 @@ class Settings(_Section):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     clips: ClipSettings = ClipSettings()
+    filter: FilterSettings = FilterSettings()
     pairs: PairSettings = PairSettings()
     label: LabelSettings = LabelSettings()
     serve: ServeSettings = ServeSettings()

@@ -1,0 +1,54 @@
+"""Settings of labelling: what is asked, where answers go, and how the page is served. Part of ``densedpo.config``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A section of the settings: an unknown key fails, nothing changes after reading, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LabelSettings(Section):
+    """How segments are labelled."""
+
+    segment_s: float = Field(1.0, gt=0, description="length of a segment in seconds")
+    metric_tie_band: float = Field(
+        0.05, ge=0, description="log-quality difference below which the metric judge says tie"
+    )
+    store_url: str | None = Field(
+        None, description="postgresql:// URL of the label store; by default SQLite in the project folder"
+    )
+
+
+class ServeSettings(Section):
+    """The labelling page: where it listens, what people are asked and in which order."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; beyond this machine only with invited people")
+    port: int = Field(8753, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    public_url: str | None = Field(
+        None,
+        description="address that people open, if a proxy stands in between (by invitation only then); by default none",
+    )
+    overlap: int = Field(1, ge=1, le=100, description="people who label each pair")
+    order: Literal["table", "shuffled", "uncertain", "useful"] = Field(
+        "table", description="pairs first: as stored, shuffled, or by judges' answers the least certain or most decided"
+    )
+    lease_s: float = Field(600.0, ge=10, description="time after which a pair that was not worked on goes to others")
+    show_caption: bool = Field(True, description="show the caption beside the videos")
+    whole_clip: bool = Field(False, description="ask about the whole clip too, after its segments")
+    offer_ties_below: float = Field(
+        0.0,
+        ge=0,
+        description="offer a tie where sides differ by less, in 8-bit levels averaged over a frame; 0 is never",
+    )
+    qualification: int = Field(0, ge=0, description="pairs with known answers that a new person does first")
+    qualification_accuracy: float = Field(
+        0.7, ge=0, le=1, description="share of right answers that a new person needs in the qualification"
+    )
+    gold_every: int = Field(20, ge=0, description="one in so many pairs has known answers, unrecognisably; 0 is never")
+    repeat_every: int = Field(20, ge=0, description="one in so many pairs is shown once more, mirrored; 0 is never")
