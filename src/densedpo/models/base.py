@@ -48,9 +48,9 @@ class InferenceDefaults:
     text_length: Count = 512
     lora_targets: tuple[str, ...] = field(default=())
 
-    def geometry(self, temporal_stride: int) -> ClipGeometry:
+    def geometry(self, temporal_stride: int, frame_step: int | None = None) -> ClipGeometry:
         """Return the clip shape that a model with these settings takes."""
-        return ClipGeometry(self.fps, self.num_frames, self.height, self.width, temporal_stride)
+        return ClipGeometry(self.fps, self.num_frames, self.height, self.width, temporal_stride, frame_step=frame_step)
 
 
 class VideoModel(ABC):
@@ -70,6 +70,8 @@ class VideoModel(ABC):
     temporal_stride: int
     spatial_stride: int
     latent_channels: int
+    frame_step: int | None = None  # frames by which valid clips differ in length; by default temporal_stride
+    lead_frames: int = 0  # latent frames in front of the clip's own, denoised with it and cut off before decoding
     most_at_once: int | None = None  # largest batch of a forward pass in sampling, once a larger one did not fit
     compute_dtype: torch.dtype | None = None  # autocast of training passes, where trained weights are float32
     level_law: LevelLaw = LOGIT_NORMAL  # of the noise levels that training draws
@@ -77,7 +79,7 @@ class VideoModel(ABC):
     @property
     def geometry(self) -> ClipGeometry:
         """The clip shape that the model was made for."""
-        return self.defaults.geometry(self.temporal_stride)
+        return self.defaults.geometry(self.temporal_stride, self.frame_step)
 
     @staticmethod
     @abstractmethod
@@ -85,10 +87,10 @@ class VideoModel(ABC):
         """Return the clip shape of the model in ``folder`` without loading a weight."""
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return (C, F, H, W) of the latents of a clip; F = (T - 1) / stride + 1 for a causal VAE."""
+        """Return (C, F, H, W) of the latents of a clip; F = (T - 1) / stride + 1 for a causal VAE, and lead frames."""
         return (
             self.latent_channels,
-            (num_frames - 1) // self.temporal_stride + 1,
+            self.lead_frames + (num_frames - 1) // self.temporal_stride + 1,
             height // self.spatial_stride,
             width // self.spatial_stride,
         )

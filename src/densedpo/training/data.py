@@ -36,7 +36,7 @@ class PairItem:
 
     ``frame_labels`` [F] in [-1, 1] are the segment labels spread over latent frames; ``clip_label`` is one number. A
     zero is a tie where ``frame_ties`` or ``clip_tie`` says so, and no label otherwise. ``eta`` is the noise level that
-    the pair was made from, ``latent_shape`` (C, F, H, W).
+    the pair was made from, ``latent_shape`` (C, F, H, W) with the model's lead frames in F.
     """
 
     pair_id: str
@@ -131,7 +131,8 @@ def tie_similar_frames(items: Sequence[PairItem], reader: LatentReader, rms: flo
     masked = []
     for item in track(items, "comparing the sides"):
         latents = reader.read(item)
-        close = ((latents.a - latents.b).square().mean(dim=(0, 2, 3)).sqrt() < rms).tolist()
+        apart = (latents.a - latents.b).square().mean(dim=(0, 2, 3)).sqrt()
+        close = (apart[-len(item.frame_labels) :] < rms).tolist()  # without lead frames
         labels = tuple(0.0 if same else label for label, same in zip(item.frame_labels, close, strict=True))
         ties = tuple(tie or same for tie, same in zip(item.frame_ties, close, strict=True))
         masked.append(replace(item, frame_labels=labels, frame_ties=ties))

@@ -59,11 +59,12 @@ def loss_spec(settings: TrainSettings, beta: float, num_segments: int = 1) -> Lo
 
 
 def residuals(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:
-    """Return target - prediction, float32, [B, C, F, H, W]."""
+    """Return target - prediction on the clip's own latent frames, float32, [B, C, F, H, W]."""
     kind = model.compute_dtype
     with torch.autocast(clean.device.type, kind or torch.bfloat16, enabled=kind is not None):
         prediction = model.predict(model.add_noise(clean, drawn, t), t, text)
-    return model.target(clean, drawn, t).float() - prediction.float()
+    left = model.target(clean, drawn, t).float() - prediction.float()
+    return left[:, :, model.lead_frames :]
 
 
 def frame_errors(model: VideoModel, clean: Tensor, drawn: Tensor, t: Tensor, text: TextCondition) -> Tensor:

@@ -344,7 +344,8 @@ def _load(path: Path, item: PairItem, draws: int) -> dict[str, Tensor] | None:
             f"{path.parent} and repeat the command"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert shapes == {"a": (draws, item.latent_shape[1]), "b": (draws, item.latent_shape[1]), "t": (draws,)}
+    frames = len(item.frame_labels)
+    assert shapes == {"a": (draws, frames), "b": (draws, frames), "t": (draws,)}
     return tensors
 
 

@@ -174,7 +174,8 @@ def _orientation(
     drawn = torch.cat([part.draw.noise_a, part.draw.noise_b]).to(prediction.device)
     levels = torch.cat([part.draw.t, part.draw.t]).to(prediction.device)
     target = model.target(_sides(part).to(prediction.device), drawn, levels)
-    pull_a, pull_b = (gradient.float() * (prediction.detach().float() - target)).sum(dim=(1, 3, 4)).chunk(2)
+    pull = (gradient.float() * (prediction.detach().float() - target)).sum(dim=(1, 3, 4))
+    pull_a, pull_b = pull[:, model.lead_frames :].chunk(2)
     labels = _labels(part, settings).to(pull_a.device)
     decided = labels != 0
     # a term may leave one side alone (sft the loser, sdpo_mu a loser that would hurt), never pull it the wrong way
