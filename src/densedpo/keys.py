@@ -70,3 +70,16 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)  # noqa: TID251
         yield
+
+
+@contextlib.contextmanager
+def seeded_library(device: torch.device, run: Part, purpose: str, *ids: Part) -> Iterator[None]:
+    """Seed torch's global generators from a stream inside the block and put them back after.
+
+    For library code that draws noise as it runs and takes no generator, such as a decoder that adds grain.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.manual_seed(stream_seed(run, purpose, *ids))  # noqa: TID251
+        yield

@@ -57,3 +57,19 @@ class Below:
     def share_below(self, level: float, shift: float) -> float:
         """Return the share below ``level``."""
         return min(1.0, self._law.share_below(level, shift) / self._law.share_below(self._limit, shift))
+
+
+class Shifted:
+    """Another law, moved towards noise by a factor of its own beside the shift that it is asked with."""
+
+    def __init__(self, law: LevelLaw, factor: float) -> None:
+        """Shift ``law`` by ``factor`` more."""
+        self._law, self._factor = law, factor
+
+    def level(self, share: float, shift: float) -> float:
+        """Return the quantile at ``share``."""
+        return self._law.level(share, shift * self._factor)
+
+    def share_below(self, level: float, shift: float) -> float:
+        """Return the share below ``level``."""
+        return self._law.share_below(level, shift * self._factor)

@@ -31,7 +31,23 @@ LAYERS: dict[str, dict[str, str]] = {
         "condition_embedder.time_embedder.linear_2": "time_embedding.2",
         "condition_embedder.time_proj": "time_projection.1",
         "proj_out": "head.head",
-    }
+    },
+    "ltx": {
+        **{
+            f"transformer_blocks.{{}}.{layer}": f"transformer_blocks.{{}}.{layer}"
+            for layer in (
+                *(f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v")),
+                *("attn1.to_out.0", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2"),
+            )
+        },
+        **{f"caption_projection.linear_{number}": f"caption_projection.linear_{number}" for number in (1, 2)},
+        **{
+            f"time_embed.{layer}": f"adaln_single.{layer}"
+            for layer in ("emb.timestep_embedder.linear_1", "emb.timestep_embedder.linear_2", "linear")
+        },
+        "proj_in": "patchify_proj",
+        "proj_out": "proj_out",
+    },
 }
 _HALVES = {"lora_down": "lora_A", "lora_up": "lora_B"}  # the older names of the two halves
 _KEY = re.compile(r"(?P<layer>.+)\.(?P<part>(?:lora_A|lora_B|lora_down|lora_up)\.weight|alpha)")

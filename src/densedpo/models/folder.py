@@ -50,8 +50,13 @@ def scheduler_file(folder: Path) -> Path:
     return folder / "scheduler" / "scheduler_config.json"
 
 
-def inference_settings(folder: Path, defaults: InferenceDefaults) -> InferenceDefaults:
+def inference_settings(folder: Path, defaults: InferenceDefaults, *, multiple_px: int = 1) -> InferenceDefaults:
     """Return the family's settings, overlaid by ``densedpo.json`` where a model folder has one; the miniature does.
+
+    Args:
+        folder: the model's folder.
+        defaults: the family's.
+        multiple_px: what height and width must be multiples of.
 
     Raises:
         ModelError: if that file holds unknown settings or values out of range.
@@ -66,11 +71,15 @@ def inference_settings(folder: Path, defaults: InferenceDefaults) -> InferenceDe
     if unknown := sorted(set(given) - known):
         raise ModelError(f"{path}: unknown inference settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
-        return TypeAdapter(InferenceDefaults).validate_python(asdict(defaults) | given)
+        settings = TypeAdapter(InferenceDefaults).validate_python(asdict(defaults) | given)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{path}: inference.{key}: {first['msg']}, got {first['input']!r}") from None
+    if settings.height % multiple_px or settings.width % multiple_px:
+        size = f"{settings.height}x{settings.width}"
+        raise ModelError(f"{path}: inference: height and width must be multiples of {multiple_px}, got {size}")
+    return settings
 
 
 @contextmanager

@@ -17,11 +17,16 @@ from densedpo.models.fingerprint import fingerprint_folder
 from densedpo.models.folder import read_config
 from densedpo.models.full import CONFIG, load_denoiser
 from densedpo.models.lora import load_lora, lora_file
+from densedpo.models.ltx import LtxModel
 from densedpo.models.tensors import check_weights, is_finite
 from densedpo.models.wan import WanModel
 from densedpo.store.files import sha256_file
 
-FAMILIES: dict[str, type[VideoModel]] = {"WanPipeline": WanModel}
+FAMILIES: dict[str, type[VideoModel]] = {
+    "WanPipeline": WanModel,
+    "LTXPipeline": LtxModel,
+    "LTXConditionPipeline": LtxModel,
+}
 # Data beside the miniature world's code; nothing of that code is imported.
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
