@@ -66,9 +66,10 @@ def grid_from(levels: Sequence[float], eta: float) -> list[float]:
     """Return the levels that a start at noise level ``eta`` runs through: exactly ``eta``, then the grid below it.
 
     The grid point nearest to ``eta`` is replaced by ``eta`` itself, so no needless tiny step is made and eta = 1 gives
-    the whole grid. ``levels`` falls from 1 to 0, 0 included.
+    the whole grid. ``levels`` falls to 0, 0 included, from 1 or from a little less: a family whose sampler takes pure
+    noise for that. An ``eta`` above starts there as well.
     """
     if not 0 < eta <= 1:
         raise ValueError(f"eta must lie in (0, 1], got {eta}")
     nearest = min(range(len(levels) - 1), key=lambda index: abs(levels[index] - eta))
-    return [eta, *levels[nearest + 1 :]]
+    return [min(eta, levels[0]), *levels[nearest + 1 :]]

@@ -32,6 +32,15 @@ LAYERS: dict[str, dict[str, str]] = {
         "condition_embedder.time_proj": "time_projection.1",
         "proj_out": "head.head",
     },
+    "cogvideox": {
+        **{f"transformer_blocks.{{}}.attn1.to_{part}": f"blocks.{{}}.{part}" for part in ("q", "k", "v")},
+        "transformer_blocks.{}.attn1.to_out.0": "blocks.{}.attn_out",
+        "transformer_blocks.{}.ff.net.0.proj": "blocks.{}.ff_proj",
+        "transformer_blocks.{}.ff.net.2": "blocks.{}.ff_out",
+        **{f"transformer_blocks.{{}}.{norm}.linear": f"blocks.{{}}.{norm}.linear" for norm in ("norm1", "norm2")},
+        **{f"time_embedding.linear_{number}": f"time_embedding_linear_{number}" for number in (1, 2)},
+        **{layer: layer for layer in ("patch_embed.proj", "patch_embed.text_proj", "norm_out.linear", "proj_out")},
+    },
     "ltx": {
         **{
             f"transformer_blocks.{{}}.{layer}": f"transformer_blocks.{{}}.{layer}"

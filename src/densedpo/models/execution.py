@@ -45,6 +45,11 @@ def set_attention(model: VideoModel, name: str) -> None:
     if name not in ATTENTION_BACKENDS or name not in known:
         reason = "is not for training" if name in known else "is unknown"
         raise ConfigError(f"attention_backend: {name!r} {reason}; choose one of {offered}")
+    if name != "native" and not any(_takes_backend(module) for module in model.denoiser.modules()):
+        raise ConfigError(
+            f"attention_backend: {name!r} cannot be used: diffusers gives this family ({model.family}) no choice of "
+            "kernel; leave it out"
+        )
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()  # it warns that the choice is experimental
     try:
@@ -146,6 +151,10 @@ def gradient_gap(first: dict[str, Tensor], second: dict[str, Tensor]) -> Gradien
         gaps.append(GradientGap(name, cosine, float((a - b).norm()) / scale if scale else float(b.norm())))
     # one that is not a number is the worst of all
     return max(gaps, key=lambda gap: gap.difference if gap.difference == gap.difference else float("inf"))
+
+
+def _takes_backend(module: nn.Module) -> bool:
+    return hasattr(getattr(module, "processor", None), "_attention_backend")
 
 
 def _gradients(trained: dict[str, nn.Parameter], loss: Callable[[], Tensor]) -> dict[str, Tensor]:

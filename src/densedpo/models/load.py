@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from densedpo.clips.geometry import ClipGeometry
 from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
+from densedpo.models.cogvideox import CogVideoXModel
 from densedpo.models.fingerprint import fingerprint_folder
 from densedpo.models.folder import read_config
 from densedpo.models.full import CONFIG, load_denoiser
@@ -24,6 +25,7 @@ from densedpo.store.files import sha256_file
 
 FAMILIES: dict[str, type[VideoModel]] = {
     "WanPipeline": WanModel,
+    "CogVideoXPipeline": CogVideoXModel,
     "LTXPipeline": LtxModel,
     "LTXConditionPipeline": LtxModel,
 }

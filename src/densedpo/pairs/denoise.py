@@ -44,6 +44,6 @@ def denoise_pairs(
     drawn = [noise(tuple(clean.shape[1:]), recipe.seed, "pair-noise", p.pair_id, side) for p in pairs for side in SIDES]
     etas = torch.tensor([pair.eta for pair in pairs], device=clean.device).repeat_interleave(2)
     start = model.add_noise(clean.repeat_interleave(2, dim=0), torch.stack(drawn).to(clean.device), etas)
-    levels: list[float | Tensor] = [etas, *grid_from(grid, pairs[0].eta)[1:]]
+    levels: list[float | Tensor] = [etas.clamp(max=grid[0]), *grid_from(grid, pairs[0].eta)[1:]]
     sides = denoise(model, start, levels, text.repeat_interleave(2), null_text, recipe.cfg)
     return sides.view(len(pairs), 2, *sides.shape[1:])
