@@ -47,6 +47,7 @@ class InferenceDefaults:
     eta_high: Share = 0.80
     text_length: Count = 512
     lora_targets: tuple[str, ...] = field(default=())
+    embedded_guidance: Positive | None = None  # told to a guidance-distilled denoiser in every pass, training included
 
     def geometry(self, temporal_stride: int, frame_step: int | None = None) -> ClipGeometry:
         """Return the clip shape that a model with these settings takes."""

@@ -17,6 +17,7 @@ from densedpo.models.cogvideox import CogVideoXModel
 from densedpo.models.fingerprint import fingerprint_folder
 from densedpo.models.folder import read_config
 from densedpo.models.full import CONFIG, load_denoiser
+from densedpo.models.hunyuan_video import HunyuanVideoModel
 from densedpo.models.lora import load_lora, lora_file
 from densedpo.models.ltx import LtxModel
 from densedpo.models.tensors import check_weights, is_finite
@@ -28,6 +29,7 @@ FAMILIES: dict[str, type[VideoModel]] = {
     "CogVideoXPipeline": CogVideoXModel,
     "LTXPipeline": LtxModel,
     "LTXConditionPipeline": LtxModel,
+    "HunyuanVideoPipeline": HunyuanVideoModel,
 }
 # Data beside the miniature world's code; nothing of that code is imported.
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"

@@ -1,0 +1,212 @@
+"""Our HunyuanVideo against diffusers' own pipeline, on an untrained model of the family."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.parity.full_loop import run_loop
+from tests.parity.tiny_hunyuan_video import (
+    CHANNELS,
+    FRAMES,
+    GUIDANCE,
+    HEIGHT,
+    TEXT_LENGTH,
+    WIDTH,
+    write_tiny_hunyuan_video,
+)
+
+from densedpo.diffusion.flow import guided_start
+from densedpo.diffusion.grid import grid_from
+from densedpo.errors import ConfigError, ModelError
+from densedpo.keys import noise
+from densedpo.models.base import VideoModel
+from densedpo.models.load import load_geometry, load_model, load_tuned
+from densedpo.models.lora import FILE_NAME, add_lora, save_lora
+from densedpo.models.sampling import denoise
+from densedpo.store.files import read_json, write_json
+
+PROMPTS = ["a red circle drifting", "a blue cross spinning and something unknown"]
+SHAPE = (CHANNELS, 3, 6, 8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("hunyuan") / "model"
+    write_tiny_hunyuan_video(made)
+    return made
+
+
+@pytest.fixture
+def model(folder: Path) -> VideoModel:
+    return load_model(str(folder), device="cpu")
+
+
+def load_pipeline(folder: Path) -> Any:
+    from diffusers import HunyuanVideoPipeline
+
+    loaded = HunyuanVideoPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def run_pipeline(pipeline: Any, start: torch.Tensor, steps: int, cfg: float, **more: Any) -> torch.Tensor:
+    common = {
+        **{"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "num_inference_steps": steps},
+        **{"guidance_scale": GUIDANCE, "true_cfg_scale": cfg, "output_type": "latent"},
+        **{"prompt": PROMPTS[: len(start)], "negative_prompt": [""] * len(start), "latents": start.clone()},
+        "max_sequence_length": TEXT_LENGTH,
+    }
+    with torch.no_grad():
+        frames: torch.Tensor = pipeline(**common | more).frames
+    return frames
+
+
+def run_ours(model: VideoModel, start: torch.Tensor, steps: int, cfg: float) -> torch.Tensor:
+    grid = grid_from(model.grid(steps, model.defaults.shift), 1.0)
+    return denoise(model, start, grid, model.encode_text(PROMPTS[: len(start)]), model.encode_text([""]), cfg)
+
+
+def test_the_folder_gives_the_familys_settings(folder: Path, model: VideoModel) -> None:
+    assert (model.family, model.defaults.cfg, model.defaults.shift) == ("hunyuan_video", 1.0, 7.0)
+    assert model.latent_shape(FRAMES, HEIGHT, WIDTH) == SHAPE
+    assert load_geometry(str(folder)) == model.geometry
+    assert (model.geometry.temporal_stride, model.geometry.fps) == (4, 24.0)
+
+
+@pytest.mark.parametrize(("steps", "cfg"), [(6, 1.0), (6, 2.0), (3, 5.0)])
+def test_guided_generation_at_eta_one_is_the_pipeline(folder: Path, model: VideoModel, steps: int, cfg: float) -> None:
+    drawn = noise((2, *SHAPE), 0, "parity")
+    start = guided_start(noise(tuple(drawn.shape), 0, "a clip of which nothing may be left"), drawn, 1.0)
+    ours = run_ours(model, start, steps, cfg)
+    assert float((ours - run_pipeline(load_pipeline(folder), drawn, steps, cfg)).abs().max()) <= 1e-4
+    assert float((ours - drawn).abs().max()) > 0.01  # the comparison is not of two untouched noises
+
+
+def test_the_embedded_guidance_is_told_and_a_model_without_it_works(
+    folder: Path, model: VideoModel, tmp_path: Path
+) -> None:
+    start = noise((1, *SHAPE), 0, "parity")
+    before = run_ours(model, start, 3, 1.0)
+    model.defaults = replace(model.defaults, embedded_guidance=1.0)
+    after = run_ours(model, start, 3, 1.0)
+    assert float((after - before).abs().max()) > 1e-3
+    theirs = run_pipeline(load_pipeline(folder), start, 3, 1.0, guidance_scale=1.0)
+    assert float((after - theirs).abs().max()) <= 1e-4
+
+    write_tiny_hunyuan_video(tmp_path / "plain", distilled=False)
+    plain = load_model(str(tmp_path / "plain"), device="cpu")
+    theirs = run_pipeline(load_pipeline(tmp_path / "plain"), start, 3, 4.0)
+    assert float((run_ours(plain, start, 3, 4.0) - theirs).abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_the_grid_is_the_pipelines(folder: Path, model: VideoModel, steps: int) -> None:
+    scheduler = load_pipeline(folder).scheduler
+    scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
+    torch.testing.assert_close(torch.tensor(model.grid(steps, 7.0)), scheduler.sigmas, atol=2e-7, rtol=0)
+
+
+def test_text_encoding_is_the_pipelines(folder: Path, model: VideoModel) -> None:
+    pipeline = load_pipeline(folder)
+    for prompts in (PROMPTS, [""]):
+        with torch.no_grad():
+            hidden, pooled, mask = pipeline.encode_prompt(prompts, max_sequence_length=TEXT_LENGTH)
+        ours = model.encode_text(prompts)
+        assert ours.hidden.shape == (len(prompts), TEXT_LENGTH, 24)
+        assert float((ours.hidden - hidden).abs().max()) <= 1e-5
+        assert float((ours.tensors["pooled"] - pooled).abs().max()) <= 1e-5
+        assert torch.equal(ours.tensors["mask"], mask.bool())
+    first, second = (model.encode_text([prompt]) for prompt in PROMPTS)
+    for name in ("hidden", "pooled"):
+        assert not torch.allclose(first.tensors[name], second.tensors[name], atol=1e-3)  # the caption is not cut off
+
+
+def test_padding_of_the_text_does_not_matter(model: VideoModel) -> None:
+    latents, t, text = noise((1, *SHAPE), 0, "latents"), torch.tensor([0.7]), model.encode_text(PROMPTS[:1])
+    with torch.no_grad():
+        before = model.predict(latents, t, text)
+        text.hidden[~text.tensors["mask"]] = 100.0
+        assert float((model.predict(latents, t, text) - before).abs().max()) <= 1e-5
+        text.tensors["pooled"].add_(1.0)
+        assert float((model.predict(latents, t, text) - before).abs().max()) > 1e-3
+
+
+def test_latents_are_scaled_the_right_way_round(folder: Path, model: VideoModel) -> None:
+    pipeline = load_pipeline(folder)
+    video = noise((1, 3, FRAMES, HEIGHT, WIDTH), 0, "video").clamp(-1, 1)
+    with torch.no_grad():
+        raw = pipeline.vae.encode(video).latent_dist.mode()
+    factor = pipeline.vae.config.scaling_factor
+    torch.testing.assert_close(model.encode_video(video), raw * factor)
+    assert not torch.allclose(raw * factor, raw / factor, atol=1e-2)
+    assert model.decode(model.encode_video(video)).shape == video.shape
+
+
+def test_decode_is_the_pipelines(folder: Path, model: VideoModel) -> None:
+    pipeline = load_pipeline(folder)
+    latents = noise((1, *SHAPE), 0, "decode")
+    pipeline.scheduler.step = lambda _output, _t, sample, **_: (sample,)  # what it decodes is what it is given
+    theirs = run_pipeline(pipeline, latents, 1, 1.0, output_type="pt")[0].transpose(0, 1)
+    assert float((model.decode(latents)[0] / 2 + 0.5 - theirs).abs().max()) <= 1e-5
+
+
+def adapted(model: VideoModel, alpha: int, targets: list[str] | None = None) -> VideoModel:
+    for index, parameter in enumerate(add_lora(model, rank=4, alpha=alpha, seed=0, targets=targets)):
+        parameter.data = noise(tuple(parameter.shape), 0, "lora weights", index) * 0.1
+    return model
+
+
+def test_our_lora_leaves_the_refiner_alone_and_loads_in_the_pipeline_with_our_output(
+    folder: Path, model: VideoModel, tmp_path: Path
+) -> None:
+    start = noise((2, *SHAPE), 0, "parity")
+    before = run_ours(model, start, 2, 1.0)
+    save_lora(adapted(model, 6), tmp_path)
+    trained = {name.rsplit(".lora_", 1)[0] for name, p in model.denoiser.named_parameters() if p.requires_grad}
+    assert len(trained) == 12 + 5
+    assert not any("refiner" in name for name in trained)
+    expected = run_ours(model, start, 2, 1.0)
+    assert float((expected - before).abs().max()) > 1e-2
+
+    pipeline = load_pipeline(folder)
+    pipeline.load_lora_weights(tmp_path, local_files_only=True)
+    assert float((run_pipeline(pipeline, start, 2, 1.0) - expected).abs().max()) <= 1e-4
+    again = load_tuned(str(folder), tmp_path / FILE_NAME, device="cpu")
+    assert float((run_ours(again, start, 2, 1.0) - expected).abs().max()) <= 1e-5
+
+
+def test_the_whole_loop(folder: Path, tmp_path: Path) -> None:
+    run = run_loop(folder, tmp_path)
+    model = load_tuned(str(folder), run, device="cpu")
+    pipeline = load_pipeline(folder)
+    pipeline.load_lora_weights(run / "lora", local_files_only=True)
+    start = noise((2, *SHAPE), 0, "parity")
+    ours = run_ours(model, start, 3, 1.0)
+    assert bool(torch.isfinite(ours).all())
+    assert float((ours - run_pipeline(pipeline, start, 3, 1.0)).abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("transformer/config.json", {"image_condition_type": "latent_concat"}, "from an image"),
+        ("scheduler/scheduler_config.json", {"shift": 0}, "shift must be a positive number"),
+        ("vae/config.json", {"temporal_compression_ratio": None}, "temporal_compression_ratio"),
+        ("densedpo.json", {"inference": {"num_frames": 8}}, r"4k \+ 1"),
+        ("densedpo.json", {"inference": {"height": 40}}, "multiples of 16"),
+        ("densedpo.json", {"inference": {"embedded_guidance": 0}}, "embedded_guidance"),
+    ],
+)
+def test_a_folder_that_makes_no_sense_is_refused_in_one_line(
+    folder: Path, tmp_path: Path, file: str, changes: dict[str, Any], says: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    write_json(copy / file, read_json(copy / file) | changes)
+    with pytest.raises((ModelError, ConfigError), match=says) as caught:
+        _ = load_model(str(copy), device="cpu").geometry
+    assert "\n" not in str(caught.value)
