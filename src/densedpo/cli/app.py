@@ -13,7 +13,7 @@ Every command resumes by repeating it. New here? Run: densedpo demo
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-clips_app = typer.Typer(help="Real video files in.", no_args_is_help=True)
+clips_app = typer.Typer(help="Real video files in, and which of them to use.", no_args_is_help=True)
 pairs_app = typer.Typer(help="Aligned pairs from clips.", no_args_is_help=True)
 label_app = typer.Typer(help="Segment labels: judge, import, audit, freeze.", no_args_is_help=True)
 miniworld_app = typer.Typer(help="The miniature world and its base model.", no_args_is_help=True)

@@ -32,6 +32,18 @@ def clips_add(
     return add_clips(call.project, sources, captions, geometry, settings.clips, settings.label.segment_s)
 
 
+@verb(clips_app, "filter", sections=("filter",))
+def clips_filter(call: Call) -> Any:
+    """Decide which clips pairs are made of: resolution, duration, aspect, cuts, motion without the camera's, captions.
+
+    Nothing is deleted: a clip that is left out comes back when the command is repeated with other limits. The picture
+    clips/filter.png shows each distribution with its limits. Captions count once --caption-endpoint is given.
+    """
+    from densedpo.clips.filter import filter_clips
+
+    return filter_clips(call.project, call.settings.filter)
+
+
 @verb(pairs_app, "make", sections=("", "pairs"), writes_settings=True)
 def pairs_make(call: Call, limit: Limit = None) -> Any:
     """Make pairs: both videos denoised from partly noised copies of one real clip (or from pure noise).

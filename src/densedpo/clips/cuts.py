@@ -25,6 +25,7 @@ _HALF_LENGTHS_S = (0.15, 0.3, 0.6, 1.2)
 _REACH = 5  # a picture is looked for up to a fifth of its size away
 _SAME_PICTURE = 0.5
 _MIXED = (0.04, 0.96)
+_FAINTEST = 0.125
 
 
 def find_shots(thumbnails: NDArray[np.uint8], step_s: float, threshold: float) -> list[tuple[int, int]]:
@@ -50,6 +51,24 @@ def find_shots(thumbnails: NDArray[np.uint8], step_s: float, threshold: float) -
         if index < count and not mixed[index] and begin is None:
             begin = index
     return shots
+
+
+def cut_strength(thumbnails: NDArray[np.uint8], step_s: float) -> float:
+    """Return the largest threshold, in steps of 1/64, at which ``find_shots`` would still find a cut or a dissolve.
+
+    0 where there is none even at ``_FAINTEST``: less is what any motion does.
+    """
+    features = _features(thumbnails)
+    low, high = 0.0, 1.0
+    while high - low > 1 / 64:
+        middle = max(_FAINTEST, (low + high) / 2)
+        if _hard_cuts(features, middle).size or _dissolve_frames(thumbnails, features, step_s, middle).any():
+            low = middle
+        elif middle == _FAINTEST:
+            return 0.0
+        else:
+            high = middle
+    return low
 
 
 def _features(thumbnails: NDArray[np.uint8]) -> Floats:

@@ -87,7 +87,7 @@ def _sharpness(luma: NDArray[np.float32]) -> Floats:
     return sharpness
 
 
-def _flow_size(height: int, width: int) -> tuple[int, int]:
+def flow_size(height: int, width: int) -> tuple[int, int]:
     """Return the (width, height) at which flow is computed: DIS loses small things in small frames, time in large."""
     low, high = _FLOW_SHORT_SIDE_PX
     short = min(height, width)
@@ -98,7 +98,7 @@ def _flow_size(height: int, width: int) -> tuple[int, int]:
 def _steps(frames: NDArray[np.uint8], fps: float) -> Floats:
     """Return [T-1, 4]: top flow and mean flow in px/s, flicker, warp error."""
     height, width = frames.shape[1:3]
-    size = _flow_size(height, width)
+    size = flow_size(height, width)
     per_px = np.array([width / size[0], height / size[1]], dtype=np.float32)
     method = cv2.INTER_CUBIC if size[0] > width else cv2.INTER_AREA
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -113,7 +113,7 @@ def _steps(frames: NDArray[np.uint8], fps: float) -> Floats:
         next_luma = cv2.cvtColor(next_colour, cv2.COLOR_RGB2GRAY)
         flow = flow_of.calc(luma, next_luma, None)  # type: ignore[call-overload]
         speed = cv2.magnitude(flow[:, :, 0] * per_px[0], flow[:, :, 1] * per_px[1]) * fps
-        speed *= _changed(frames[index], frames[index + 1], size)
+        speed *= changed_places(frames[index], frames[index + 1], size)
         if size[0] > width:
             speed = cv2.resize(speed, (width, height), interpolation=cv2.INTER_AREA)
         speed = speed.ravel()
@@ -131,7 +131,7 @@ def _steps(frames: NDArray[np.uint8], fps: float) -> Floats:
     return steps
 
 
-def _changed(before: NDArray[np.uint8], after: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def changed_places(before: NDArray[np.uint8], after: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return 1 where the picture changes nearby and 0 where it stands still, at ``size``.
 
     Without it the flow of a still, flat, slightly noisy picture reads as motion.

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from densedpo.clips.decode import read_video
+from densedpo.clips.kept import kept_clips
 from densedpo.config import Settings
-from densedpo.errors import ProjectError
 from densedpo.models.base import VideoModel
 from densedpo.models.sampling import decode_frames, to_video
 from densedpo.observe import track
@@ -27,7 +27,6 @@ from densedpo.pairs.make import check_geometry
 from densedpo.pairs.plan import plan_pairs, resolve_recipe
 from densedpo.store.files import replacing, write_json
 from densedpo.store.project import Project
-from densedpo.store.tables import read_table
 
 ETAS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 AGREEMENT_SHARE = 0.6  # of the agreement at the lowest level that the highest suggested level must keep
@@ -43,11 +42,9 @@ def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_cl
         the suggested range, which is None where no level fulfils both conditions.
 
     Raises:
-        ProjectError: if there are no clips.
+        ProjectError: if there are no clips, or ``clips filter`` kept none.
     """
-    clips = read_table(project.clips_table)
-    if not clips:
-        raise ProjectError(f"{project.clips}: no clips yet; run `densedpo clips add FOLDER` first")
+    clips = kept_clips(project)
     check_geometry(clips, model)
     longest = max(row["num_frames"] for row in clips)
     chosen = sorted((row for row in clips if row["num_frames"] == longest), key=lambda row: row["clip_id"])[:num_clips]

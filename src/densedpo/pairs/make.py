@@ -21,9 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densedpo.clips.encode import write_video
+from densedpo.clips.kept import kept_clips
 from densedpo.config import PairSettings, Settings
 from densedpo.diffusion.grid import grid_from
-from densedpo.errors import ConfigError, MediaError, ProjectError
+from densedpo.errors import ConfigError, MediaError
 from densedpo.models.base import VideoModel
 from densedpo.models.execution import compile_for_sampling, set_attention
 from densedpo.models.sampling import decode_frames
@@ -37,7 +38,7 @@ from densedpo.pairs.overlap import WriteBehind, read_ahead
 from densedpo.pairs.plan import PlannedPair, Recipe, plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import remove_leftovers, replacing_folder, sha256_file, write_json
 from densedpo.store.project import Project
-from densedpo.store.tables import Row, collect_rows, read_table, write_table
+from densedpo.store.tables import Row, collect_rows, write_table
 
 PAIRS_SCHEMA = pa.schema(
     [
@@ -88,12 +89,10 @@ def make_pairs(project: Project, model: VideoModel, settings: Settings, *, limit
     A killed run repeats at most the batch in hand. A clip that cannot be read is named, counted and left out.
 
     Raises:
-        ProjectError: if there are no clips.
+        ProjectError: if there are no clips, or ``clips filter`` kept none.
         ConfigError: if the clips were made for another model's geometry.
     """
-    clips = {row["clip_id"]: row for row in read_table(project.clips_table)}
-    if not clips:
-        raise ProjectError(f"{project.clips}: no clips yet; run `densedpo clips add FOLDER` first")
+    clips = {row["clip_id"]: row for row in kept_clips(project)}
     check_geometry(clips.values(), model)
     recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
     grid = model.grid(recipe.steps, recipe.shift)
