@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -84,3 +86,13 @@ def pairs_project(pairs_project_template: Path, tmp_path: Path) -> Path:
 def labelled_project(labelled_project_template: Path, tmp_path: Path) -> Path:
     """A fresh copy of the labelled project."""
     return Path(shutil.copytree(labelled_project_template, tmp_path / "project"))
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test's own; use it with ``tests.postgres.needs_postgres``."""
+    from tests.postgres import server
+
+    # a socket's path must be short
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, server(Path(folder)) as url:
+        yield url

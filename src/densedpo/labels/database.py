@@ -7,6 +7,7 @@ locks and syncing cannot be relied upon, are refused.
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +35,13 @@ class StoreUnavailableError(LabelError):
 class Database:
     """Connections to one label store; threads may share it."""
 
-    def __init__(self, engine: sql.Engine, name: str) -> None:
+    def __init__(self, engine: sql.Engine, name: str, line: Path | None = None) -> None:
         """Wrap an engine whose tables exist; use ``open`` instead."""
         self._engine = engine
         self._name = name
-        # threads wait here in line; SQLite's own waiting sleeps, and lets the unlucky starve
-        self._line = threading.Lock()
+        # Writers wait here in line, threads and processes alike: SQLite's own waiting lets the unlucky starve.
+        self._threads = threading.Lock()
+        self._processes = line
 
     @classmethod
     def open(cls, location: Location) -> Database:
@@ -68,7 +70,7 @@ class Database:
         fresh = not path.exists()
         engine = sql.create_engine(sql.URL.create("sqlite", database=str(path)), pool_size=_THREADS)
         sql.event.listen(engine, "connect", _prepare_sqlite)
-        database = cls(engine, str(path))
+        database = cls(engine, str(path), path.with_name(f"{path.name}-line"))
         database._prepare()
         if fresh:
             fsync_folder(path.parent)
@@ -97,12 +99,23 @@ class Database:
         Raises:
             LabelError: if the store stays locked by another process or cannot be written.
         """
-        with self._line, self._naming_errors(), self._engine.begin() as connection:
+        with self._in_line(), self._naming_errors(), self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_WRITE_LOCK)))
             yield connection
+
+    @contextmanager
+    def _in_line(self) -> Iterator[None]:
+        with self._threads:
+            if self._processes is None:
+                yield
+                return
+            with self._processes.open("a") as line:
+                # given back when the file is closed, also by a kill
+                fcntl.flock(line, fcntl.LOCK_EX)
+                yield
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:

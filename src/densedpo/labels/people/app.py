@@ -236,7 +236,14 @@ def static(
 
 def make_app(office: Office) -> FastAPI:
     """Return the application without its gate: routes and error replies."""
-    app = FastAPI(title="densedpo labelling", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="densedpo labelling",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.state.office = office
     app.state.static = {str(path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
     app.include_router(api)

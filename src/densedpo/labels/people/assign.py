@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sql
 
-from densedpo.config import ServeSettings
+from densedpo.config_labels import ServeSettings
 from densedpo.errors import LabelError
 from densedpo.keys import stream
 from densedpo.labels.answers import Answer, Task

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sql
 
-from densedpo.config import ServeSettings
+from densedpo.config_labels import ServeSettings
 from densedpo.errors import LabelError
 from densedpo.keys import content_id
 from densedpo.labels.answers import WHOLE_CLIP, Answer, AnswerEvent, Side

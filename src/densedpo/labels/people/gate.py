@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 256 * 1024
@@ -32,10 +33,6 @@ _HEADERS = {
 }
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
-
-
-class _TooLargeError(Exception):
-    """The body is longer than any form of ours."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Gate:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer 403, 408, 413 or 421."""
+        """Let a request through, or answer 403, 413 or 421; a body too large or late fails inside with 413 or 408."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -86,20 +83,7 @@ class Gate:
         if refusal is not None:
             await _refuse(guarded, *refusal)
             return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await guarded(message)
-
-        try:
-            await self._app(scope, _limited(receive), watched)
-        except (_TooLargeError, TimeoutError) as error:
-            if started:
-                raise
-            reply = (413, "the body is too large") if isinstance(error, _TooLargeError) else (408, "the body is late")
-            await _refuse(guarded, *reply)
+        await self._app(scope, _limited(receive), guarded)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         authority = headers.get("host", "")
@@ -126,11 +110,14 @@ def _limited(receive: Receive) -> Receive:
 
     async def limited() -> Message:
         nonlocal got
-        message = await (receive() if got < 0 else asyncio.wait_for(receive(), _BODY_TIME_S))
+        try:
+            message = await (receive() if got < 0 else asyncio.wait_for(receive(), _BODY_TIME_S))
+        except TimeoutError:
+            raise HTTPException(408, "the body is late") from None
         if message["type"] == "http.request":
             got += len(message.get("body", b""))
             if got > MAX_BODY:
-                raise _TooLargeError
+                raise HTTPException(413, "the body is too large")
             if not message.get("more_body", False):
                 # what comes after the body is the end of the connection, which may take its time
                 got = -1
