@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.parity.full_loop import run_loop
 from tests.parity.tiny_hunyuan_video import (
     CHANNELS,
@@ -19,6 +20,7 @@ from tests.parity.tiny_hunyuan_video import (
     WIDTH,
     write_tiny_hunyuan_video,
 )
+from torch import nn
 
 from densedpo.diffusion.flow import guided_start
 from densedpo.diffusion.grid import grid_from
@@ -26,12 +28,13 @@ from densedpo.errors import ConfigError, ModelError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_geometry, load_model, load_tuned
-from densedpo.models.lora import FILE_NAME, add_lora, save_lora
+from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, lora_tensors, save_lora
 from densedpo.models.sampling import denoise
 from densedpo.store.files import read_json, write_json
 
 PROMPTS = ["a red circle drifting", "a blue cross spinning and something unknown"]
 SHAPE = (CHANNELS, 3, 6, 8)
+HALVES = ("lora_A.weight", "lora_B.weight")
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +213,96 @@ def test_a_folder_that_makes_no_sense_is_refused_in_one_line(
     with pytest.raises((ModelError, ConfigError), match=says) as caught:
         _ = load_model(str(copy), device="cpu").geometry
     assert "\n" not in str(caught.value)
+
+
+def original_layers(model: VideoModel) -> dict[str, list[str]]:
+    """ComfyUI's layers of the first blocks, and what they are made of here: written out by hand."""
+    return {
+        "double_blocks.0.img_attn_qkv": [f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_k", "to_v")],
+        "double_blocks.0.txt_attn_qkv": [
+            f"transformer_blocks.0.attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj")
+        ],
+        "double_blocks.0.img_attn_proj": ["transformer_blocks.0.attn.to_out.0"],
+        "double_blocks.0.txt_attn_proj": ["transformer_blocks.0.attn.to_add_out"],
+        "double_blocks.0.img_mlp.fc1": ["transformer_blocks.0.ff.net.0.proj"],
+        "double_blocks.0.img_mlp.fc2": ["transformer_blocks.0.ff.net.2"],
+        "double_blocks.0.txt_mlp.fc1": ["transformer_blocks.0.ff_context.net.0.proj"],
+        "double_blocks.0.txt_mlp.fc2": ["transformer_blocks.0.ff_context.net.2"],
+        "single_blocks.0.linear1": [
+            *(f"single_transformer_blocks.0.attn.{name}" for name in ("to_q", "to_k", "to_v")),
+            "single_transformer_blocks.0.proj_mlp",
+        ],
+        "single_blocks.0.linear2": ["single_transformer_blocks.0.proj_out"],
+    }
+
+
+@pytest.mark.parametrize("alpha", [4, 6])
+def test_comfyui_gets_one_update_of_its_fused_layers_and_we_get_ours_back(
+    folder: Path, model: VideoModel, tmp_path: Path, alpha: int
+) -> None:
+    save_lora(adapted(model, alpha), tmp_path, "comfyui")
+    stored = load_file(tmp_path / COMFYUI_FILE_NAME)
+    modules = dict(model.denoiser.named_modules())
+    layers = original_layers(model)
+    assert {key.removeprefix("diffusion_model.").partition(".lora_")[0] for key in stored} == set(layers)
+    for theirs, ours in layers.items():
+        found = stored[f"diffusion_model.{theirs}.lora_B.weight"] @ stored[f"diffusion_model.{theirs}.lora_A.weight"]
+        expected = torch.cat([modules[name].get_delta_weight("default") for name in ours]).detach()
+        torch.testing.assert_close(found, expected)
+
+    again = load_tuned(str(folder), tmp_path / COMFYUI_FILE_NAME, device="cpu")
+    assert {min(tensor.shape) for tensor in lora_tensors(again).values()} == {4}  # and not the sum of the parts' ranks
+    for name, module in again.denoiser.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            torch.testing.assert_close(module.get_delta_weight("default"), modules[name].get_delta_weight("default"))
+
+
+def test_a_lora_that_was_trained_on_fused_layers_loads_here(folder: Path, model: VideoModel, tmp_path: Path) -> None:
+    tensors, rank, alpha = {}, 3, 1.5
+    sizes = {name: module for name, module in model.denoiser.named_modules() if isinstance(module, nn.Linear)}
+    layers = {theirs: ours for theirs, ours in original_layers(model).items() if len(ours) > 1}
+    for theirs, ours in layers.items():
+        rows = sum(sizes[name].out_features for name in ours)
+        key = f"diffusion_model.{theirs}"
+        tensors[f"{key}.lora_down.weight"] = noise((rank, sizes[ours[0]].in_features), 0, theirs, "A")
+        tensors[f"{key}.lora_up.weight"] = noise((rows, rank), 0, theirs, "B")
+        tensors[f"{key}.alpha"] = torch.tensor(alpha)
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    loaded = dict(load_tuned(str(folder), tmp_path / "foreign.safetensors", device="cpu").denoiser.named_modules())
+    for theirs, ours in layers.items():
+        key = f"diffusion_model.{theirs}"
+        expected = tensors[f"{key}.lora_up.weight"] @ tensors[f"{key}.lora_down.weight"] * alpha / rank
+        found = torch.cat([loaded[name].get_delta_weight("default") for name in ours])
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_pipeline_reads_comfyuis_layout_too(tmp_path: Path) -> None:
+    """Of double blocks alone: diffusers splits the single ones at the real model's width, whatever the model's is."""
+    write_tiny_hunyuan_video(tmp_path / "model", single_layers=0)
+    model = load_model(str(tmp_path / "model"), device="cpu")
+    layers = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.0.proj", "ff.net.2")
+    save_lora(adapted(model, 6, [f"transformer_blocks.0.{layer}" for layer in layers]), tmp_path, "comfyui")
+    start = noise((2, *SHAPE), 0, "parity")
+    pipeline = load_pipeline(tmp_path / "model")
+    pipeline.load_lora_weights(tmp_path, local_files_only=True, weight_name=COMFYUI_FILE_NAME)
+    expected = run_ours(model, start, 2, 1.0)
+    assert float((run_pipeline(pipeline, start, 2, 1.0) - expected).abs().max()) <= 1e-4
+
+
+def test_a_part_of_a_fused_layer_alone_and_files_that_do_not_fit_are_refused(
+    folder: Path, model: VideoModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"img_attn_qkv: one layer in ComfyUI, of which .*to_k has no LoRA"):
+        save_lora(adapted(model, 4, ["transformer_blocks.0.attn.to_q"]), tmp_path, "comfyui")
+    key = "diffusion_model.double_blocks.0.img_attn_qkv"
+    down, up = torch.ones(2, 32), torch.ones(96, 2)
+    for tensors, says in (
+        ({f"{key}.lora_A.weight": down}, "lacks a half"),
+        ({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": torch.ones(96, 3)}, "do not fit each other"),
+        ({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": torch.ones(95, 2)}, "95 rows, the model 96"),
+        ({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up, f"{key}.alpha": torch.zeros(1)}, "alpha"),
+        ({f"{key.replace('.0.', '.7.')}.{half}": t for half, t in zip(HALVES, (down, up), strict=True)}, "the model 0"),
+    ):
+        save_file(tensors, tmp_path / "bad.safetensors")
+        with pytest.raises(ModelError, match=says):
+            load_tuned(str(folder), tmp_path / "bad.safetensors", device="cpu")

@@ -4,7 +4,7 @@ ComfyUI names a layer as the family's original code does, behind ``diffusion_mod
 alpha / rank where the file has ``LAYER.alpha``. We write no alpha and let B hold the factor: diffusers, which reads
 this layout too, takes an alpha inside the blocks only and refuses a file with one elsewhere. Reading honours an alpha.
 
-A new family adds its table to ``LAYERS``.
+A new family adds its table to ``LAYERS``. Layers that are one in ComfyUI and several here are in ``comfyui_fused.py``.
 """
 
 from __future__ import annotations
@@ -57,10 +57,34 @@ LAYERS: dict[str, dict[str, str]] = {
         "proj_in": "patchify_proj",
         "proj_out": "proj_out",
     },
+    "hunyuan_video": {
+        **{
+            f"transformer_blocks.{{}}.{ours}": f"double_blocks.{{}}.{theirs}"
+            for ours, theirs in (
+                *(("attn.to_out.0", "img_attn_proj"), ("attn.to_add_out", "txt_attn_proj")),
+                *(("ff.net.0.proj", "img_mlp.fc1"), ("ff.net.2", "img_mlp.fc2")),
+                *(("ff_context.net.0.proj", "txt_mlp.fc1"), ("ff_context.net.2", "txt_mlp.fc2")),
+                *(("norm1.linear", "img_mod.linear"), ("norm1_context.linear", "txt_mod.linear")),
+            )
+        },
+        "single_transformer_blocks.{}.proj_out": "single_blocks.{}.linear2",
+        "single_transformer_blocks.{}.norm.linear": "single_blocks.{}.modulation.linear",
+        **{
+            f"context_embedder.token_refiner.refiner_blocks.{{}}.{ours}": (
+                f"txt_in.individual_token_refiner.blocks.{{}}.{theirs}"
+            )
+            for ours, theirs in (
+                *(("attn.to_out.0", "self_attn_proj"), ("norm_out.linear", "adaLN_modulation.1")),
+                *(("ff.net.0.proj", "mlp.fc1"), ("ff.net.2", "mlp.fc2")),
+            )
+        },
+        "context_embedder.proj_in": "txt_in.input_embedder",
+        "proj_out": "final_layer.linear",
+    },
 }
 _HALVES = {"lora_down": "lora_A", "lora_up": "lora_B"}  # the older names of the two halves
 _KEY = re.compile(r"(?P<layer>.+)\.(?P<part>(?:lora_A|lora_B|lora_down|lora_up)\.weight|alpha)")
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def to_comfyui(family: str, name: str) -> str:
@@ -80,15 +104,21 @@ def to_comfyui(family: str, name: str) -> str:
 
 def from_comfyui(family: str, key: str) -> str:
     """Return our name, ``LAYER.lora_A.weight``, ``LAYER.lora_B.weight`` or ``LAYER.alpha``; an unknown key stays."""
+    found = split_key(key)
+    layer = found and _renamed(found[0], {theirs: ours for ours, theirs in LAYERS.get(family, {}).items()})
+    return key if not found or layer is None else f"{layer}.{found[1]}"
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """Return ComfyUI's layer and our name of its part, ``lora_A.weight``, ``lora_B.weight`` or ``alpha``."""
     found = _KEY.fullmatch(key.removeprefix(PREFIX))
-    layer = found and _renamed(found["layer"], {theirs: ours for ours, theirs in LAYERS.get(family, {}).items()})
-    if not found or layer is None:
-        return key
+    if not found:
+        return None
     half, dot, rest = found["part"].partition(".")
-    return f"{layer}.{_HALVES.get(half, half)}{dot}{rest}"
+    return found["layer"], f"{_HALVES.get(half, half)}{dot}{rest}"
 
 
 def _renamed(layer: str, names: dict[str, str]) -> str | None:
-    number = _NUMBER.search(layer)
-    name = names.get(_NUMBER.sub("{}", layer, count=1))
+    number = NUMBER.search(layer)
+    name = names.get(NUMBER.sub("{}", layer, count=1))
     return name and name.replace("{}", number[0] if number else "")

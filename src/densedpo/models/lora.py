@@ -19,6 +19,7 @@ from densedpo.errors import ConfigError, ModelError
 from densedpo.keys import seeded_initialisation
 from densedpo.models.base import VideoModel
 from densedpo.models.comfyui import ALPHA, PREFIX, from_comfyui, to_comfyui
+from densedpo.models.comfyui_fused import fuse, fused_keys, unfuse
 from densedpo.models.tensors import TensorFile, open_tensors
 from densedpo.store.files import replacing
 
@@ -115,8 +116,12 @@ def save_lora(
     _write(path, {f"{_PREFIX}{name}": tensor for name, tensor in weights.items()}, _CONFIG_KEY, facts)
     if layout != "diffusers":
         factor = kept["lora_alpha"] / kept["r"]
-        named = {to_comfyui(model.family, n): t * factor if n.endswith(_HALVES[1]) else t for n, t in weights.items()}
-        _write(folder / COMFYUI_FILE_NAME, named, _COMFYUI_CONFIG_KEY, {_BASE_KEY: model.fingerprint})
+        scaled = {name: t * factor if name.endswith(_HALVES[1]) else t for name, t in weights.items()}
+        fused, rest = fuse(model.family, scaled)
+        named = fused | {to_comfyui(model.family, name): tensor for name, tensor in rest.items()}
+        _write(
+            folder / COMFYUI_FILE_NAME, dict(sorted(named.items())), _COMFYUI_CONFIG_KEY, {_BASE_KEY: model.fingerprint}
+        )
     return path
 
 
@@ -144,15 +149,17 @@ def load_lora(model: VideoModel, folder: Path, scale: float = 1.0) -> None:
             f"{path}: trained on base {base}, but the model loaded is {model.fingerprint} ({model.folder}); "
             f"load the base it was trained on"
         )
-    names = {key: _our_name(model, key) for key in file.shapes}
+    parts = _unfused(model, file)
+    names = {key: _our_name(model, key) for key in file.shapes.keys() - fused_keys(model.family, file.shapes)}
     shapes = {name: file.shapes[key] for key, name in names.items()}
-    if len(shapes) != len(names):
+    shapes |= {name: tuple(tensor.shape) for name, tensor in parts.items()}
+    if len(shapes) != len(names) + len(parts):
         raise ModelError(f"{path}: holds a weight under two names; save the LoRA again")
     alphas = {name for key, name in names.items() if key.startswith(PREFIX) and name.endswith(ALPHA)}
     _check_fit(model, {name: shape for name, shape in shapes.items() if name not in alphas}, path)
     targets = sorted({name.rsplit(".lora_", 1)[0] for name in shapes.keys() - alphas})
     rank = _rank(shapes, targets, path)
-    tensors = {names[key]: tensor for key, tensor in file.read()}
+    tensors = {names[key]: tensor for key, tensor in file.read() if key in names} | parts
     for name in alphas:
         half = f"{name.removesuffix(ALPHA)}.lora_{_HALVES[1]}"
         if half not in tensors or tensors[name].numel() != 1 or tensors[name].item() <= 0:
@@ -212,6 +219,22 @@ def _facts(file: TensorFile) -> dict[str, Any]:
     if found := [name for name in _UNSUPPORTED if facts.get(f"{_PREFIX}{name}")]:
         raise ModelError(f"{file.path}: was made with {found[0]}, which is not supported; merge it into plain matrices")
     return facts
+
+
+def _unfused(model: VideoModel, file: TensorFile) -> dict[str, Tensor]:
+    """Return the weights of layers that are one in ComfyUI and several here."""
+    chosen = fused_keys(model.family, file.shapes)
+    if not chosen:
+        return {}
+    linear = {name: module.out_features for name, module in _linear_layers(model)}
+    try:
+        return unfuse(model.family, {key: tensor for key, tensor in file.read() if key in chosen}, linear)
+    except ModelError as error:
+        raise ModelError(f"{file.path}: does not fit {model.folder}: {error}") from None
+
+
+def _linear_layers(model: VideoModel) -> Iterator[tuple[str, nn.Linear]]:
+    return ((name, module) for name, module in model.denoiser.named_modules() if isinstance(module, nn.Linear))
 
 
 def _our_name(model: VideoModel, key: str) -> str:
