@@ -30,6 +30,15 @@ class ExportForm(StrEnum):
     videoalign = "videoalign"
 
 
+class ConsensusRule(StrEnum):
+    """How several answers become one label."""
+
+    majority = "majority"
+    reviewer = "reviewer"
+    gold_weighted = "gold_weighted"
+    dawid_skene = "dawid_skene"
+
+
 @verb(label_app, "judge", sections=("label",))
 def label_judge(
     call: Call,
@@ -125,10 +134,31 @@ def label_audit(call: Call, source: SourceOption = None) -> Any:
     return found
 
 
+@verb(label_app, "agreement", sections=("label",))
+def label_agreement(call: Call) -> Any:
+    """Say how far people agree: with each other, with themselves, with known answers and with judges."""
+    from densedpo.labels.agreement import agreement, lines
+    from densedpo.observe import say
+
+    found = agreement(call.project, call.settings.label.segment_s)
+    for line in lines(found):
+        say(line)
+    return found
+
+
 @verb(label_app, "freeze", sections=("label",))
-def label_freeze(call: Call, source: SourceOption = None) -> Any:
-    """Freeze the current answers of one source into a snapshot, which is what training reads."""
+def label_freeze(
+    call: Call,
+    source: SourceOption = None,
+    rule: Annotated[ConsensusRule, typer.Option(help="How several answers become one label.")] = ConsensusRule.reviewer,
+    keep_flagged: Annotated[bool, typer.Option(help="Count answers of flagged people too.")] = False,
+) -> Any:
+    """Freeze the current answers of one source into a snapshot, which is what training reads.
+
+    majority: most votes. reviewer: a reviewer's answer where there is one. gold_weighted: by accuracy on known answers.
+    dawid_skene: by what the answers say about everybody's habits.
+    """
     from densedpo.labels.snapshot import freeze
 
-    frozen = freeze(call.project, source, call.settings.label.segment_s)
+    frozen = freeze(call.project, source, call.settings.label.segment_s, rule.value, keep_flagged=keep_flagged)
     return vars(frozen) | {"path": str(frozen.path)}

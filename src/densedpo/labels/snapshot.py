@@ -20,9 +20,14 @@ import pyarrow.parquet as pq
 from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
 from densedpo.labels.answers import Answer, AnswerEvent, Source
-from densedpo.labels.consensus import RULE, by_question, of_pair
+from densedpo.labels.consensus import of_pair
+from densedpo.labels.gold import load_gold
 from densedpo.labels.grid import SegmentGrid
+from densedpo.labels.quality import FLAG_RULES, gold_accuracy, people_quality
+from densedpo.labels.rules import WORDS, Decide, Rule, decider, reviewer_first
 from densedpo.labels.selection import selected_answers
+from densedpo.labels.store import current_answers
+from densedpo.observe import warn
 from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, table_metadata, write_table
@@ -77,29 +82,54 @@ class FrozenSnapshot:
     segments: int
     non_tie_segments: int
     non_tie_clips: int
+    rule: Rule
+    left_out: tuple[str, ...]
 
 
-def freeze(project: Project, source: str | None = None, segment_s: float | None = None) -> FrozenSnapshot:
+def freeze(
+    project: Project,
+    source: str | None = None,
+    segment_s: float | None = None,
+    rule: Rule = "reviewer",
+    *,
+    keep_flagged: bool = False,
+) -> FrozenSnapshot:
     """Freeze the current answers of one source kind as ``snapshots/ID.parquet`` and record it as the latest.
 
     Args:
         project: the project; its pairs table says how many segments each pair has.
         source: person, judge or simulated; may be left out where only one kind has answered.
         segment_s: segment length in seconds; may be left out where only one is in use.
+        rule: how several answers to one question become one label (labels/rules.py).
+        keep_flagged: whether answers count of people whose answers raise a flag (labels/quality.py).
 
     Raises:
         LabelError: if there is nothing to freeze, the choice is ambiguous or an answer lies outside its clip.
     """
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     events = selected_answers(project, pairs, source, segment_s)
-    rows = snapshot_rows(pairs, events)
+    answers = [event for event in current_answers(project.label_store) if event.segment_s == events[0].segment_s]
+    gold = load_gold(project, events[0].segment_s)
+    flagged = {person.author: person.flags for person in people_quality(answers, gold) if person.flags}
+    left_out = sorted({event.author for event in events if event.source == "person"} & flagged.keys())
+    if keep_flagged:
+        left_out = []
+    for author in left_out:
+        warn(f"{author} is left out ({', '.join(flagged[author])}); look at `densedpo label agreement`")
+    events = [event for event in events if event.author not in left_out]
+    if not events:
+        raise LabelError(f"all answers are by flagged people ({', '.join(left_out)}); look, or freeze --keep-flagged")
+    rows = snapshot_rows(pairs, events, decider(rule, gold_accuracy(answers, gold)))
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "segment_s": events[0].segment_s,
         "source": events[0].source,
         "authors": sorted({event.author for event in events}),
         "settings_digests": sorted({event.settings_digest for event in events if event.settings_digest}),
-        "consensus": RULE,
+        "consensus": WORDS[rule],
+        "rule": rule,
+        "left_out": left_out,
+        "left_out_rule": FLAG_RULES if left_out else "",
         "events": len(events),
     }
     digest = _digest(rows, metadata)
@@ -117,20 +147,23 @@ def freeze(project: Project, source: str | None = None, segment_s: float | None 
         segments=len(labels),
         non_tie_segments=sum(label != 0 for label in labels),
         non_tie_clips=sum(bool(row["clip_label"]) for row in rows),
+        rule=rule,
+        left_out=tuple(left_out),
     )
 
 
-def snapshot_rows(pairs: Sequence[Row], events: Sequence[AnswerEvent]) -> list[Row]:
+def snapshot_rows(pairs: Sequence[Row], events: Sequence[AnswerEvent], decide: Decide = reviewer_first) -> list[Row]:
     """Return the canonical rows, in order of pair id, of the pairs that have at least one of ``events``.
 
     Args:
         pairs: rows with pair_id, num_frames and fps.
         events: usable answers of one source kind and one segment length.
+        decide: how several answers to one question become one.
 
     Raises:
         LabelError: if an answer names a segment that its clip does not have.
     """
-    found = by_question(events)
+    found = decide(events)
     last: dict[str, int] = {}
     for pair_id, segment in found:
         last[pair_id] = max(last.get(pair_id, segment), segment)

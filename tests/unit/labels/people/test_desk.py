@@ -279,3 +279,26 @@ def test_wrong_answers_are_refused_in_one_line(open_page: OpenOffice, change: di
     assert named in reply.json()["error"]
     assert "\n" not in reply.json()["error"]
     assert office.store.events() == []
+
+
+def test_admins_see_progress_agreement_and_flags(open_page: OpenOffice) -> None:
+    office = open_page(overlap=2)
+    people = {name: office.roster.invite(name, "annotator") for name in ("ann", "bob")}
+    boss = Worker(office, "boss", office.roster.invite("boss", "admin"))
+    empty = boss.client.get("/api/admin/overview").json()
+    assert (empty["team"]["done"], empty["team"]["total"]) == (0, 12)
+    assert {item["undefined"] for item in empty["agreement"]} == {"because fewer than two people have answered"}
+    for name, token in people.items():
+        worker = Worker(office, name, token)
+        for number, task in enumerate(worker.next(count=3)):
+            first = shown_first(claim_of(office, name, task))
+            worker.do(task, ("first" if first == "a" else "second") if number else "tie")
+    seen = boss.client.get("/api/admin/overview").json()
+    assert seen["team"]["done"] == 6
+    assert [day["done"] for day in seen["team"]["by_day"]] == [6]
+    assert {item["name"]: item["value"] for item in seen["agreement"]}["Krippendorff's alpha, nominal"] == 1.0
+    assert [(person["annotator"], person["done"]) for person in seen["people"]] == [("ann", 3), ("bob", 3), ("boss", 0)]
+    assert set(seen["people"][0]) >= {"role", "last_seen", "median_dwell_s", "tie_rate", "first_rate", "gold", "flags"}
+    assert seen["answers"] == {"a": 16, "b": 0, "tie": 8, "both_bad": 0, "cannot_judge": 0}
+    assert seen["disagreements"] == {"open": 0, "resolved": 0}
+    assert len(seen["dwell"]["counts"]) == len(seen["dwell"]["edges_s"]) - 1
