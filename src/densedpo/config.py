@@ -146,7 +146,7 @@ class TrainSettings(Section):
         math.log(3), gt=0, description="half-width of a tie in tie_aware, in units of z (Rao-Kupper's log theta)"
     )
     dpop_lambda: float = Field(
-        0.0, ge=0, description="DPOP: weight of the winner's error above the reference inside z; 0 is off"
+        5.0, ge=0, description="DPOP: weight of the winner's error above the reference inside z; 0 is off"
     )
     sdpo_mu: float | None = Field(
         None, ge=0, lt=1, description="SDPO: safety margin of the loser's scale, frame by frame; by default off"
@@ -289,6 +289,7 @@ class Settings(Section):
 PAPER_TRAIN: dict[str, Any] = {
     # Section 4 and appendix A of arXiv 2506.03517
     "beta": 500.0,
+    "dpop_lambda": 0.0,
     "learning_rate": 1e-5,
     "max_steps": 1000,
     "batch_size": 256,

@@ -53,7 +53,8 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
         base
         | {
             "pairs": {"batch_size": 16, "pairs_per_clip": size.guided_per_clip},
-            "train": {"method": "dense", "max_steps": size.train_steps},
+            # the paper's plain loss: so few steps of the protected default move too little to be seen
+            "train": {"method": "dense", "max_steps": size.train_steps, "dpop_lambda": 0.0},
             "sample": {"seeds": size.seeds, "batch_size": 16},
         }
     )

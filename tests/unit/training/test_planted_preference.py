@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densedpo.config import TrainSettings
 from densedpo.errors import TrainingError
 from densedpo.keys import stream
 from densedpo.labels.grid import SegmentGrid
@@ -35,7 +36,6 @@ from densedpo.store.files import sha256_file
 from densedpo.training import objective
 from densedpo.training.data import LatentReader, PairItem, labels_of, spread_labels
 from densedpo.training.draws import DrawLaw
-from densedpo.training.guards import DOMINANT_RISE
 from densedpo.training.loss import Errors
 from densedpo.training.options import DenseDPOConfig
 from densedpo.training.trainer import DenseDPOTrainer
@@ -272,21 +272,16 @@ def test_shuffled_labels_teach_nothing(world: World) -> None:
     assert max(one, other) < min(world.accuracy()) - 0.1, (one, other)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="by default the winner's error rises by 2.1 % (seed 0) and 2.7 % (seed 1) of the reference's, 0.4 % being "
-    "the standard error: the base is at its best on real clips, and nothing protects them",
-)
 def test_by_default_the_winner_does_not_get_worse(world: World) -> None:
-    rises = [world.run(seed=seed).rise for seed in SEEDS]
-    assert all(mean <= 2 * error for mean, error in rises), rises
-
-
-def test_a_protected_winner_hardly_gets_worse(world: World) -> None:
-    """By less than what the guards take for harmless, while what was planted is learned still."""
-    result = world.run(**{**PLAIN, "beta": 2000.0, "dpop_lambda": 1.0, "sdpo_mu": 0.5})
-    assert result.rise[0] < DOMINANT_RISE, result.rise
-    assert result.accuracy > 0.7
+    """Over a whole run of the default length; unprotected, its error has risen by 2 % after a quarter of it."""
+    steps = TrainSettings().max_steps
+    for seed in SEEDS:
+        result = world.run(seed=seed, max_steps=steps)
+        mean, error = result.rise
+        assert mean <= 2 * error and error < 0.005, result.rise
+        assert result.accuracy > 0.75
+    mean, error = world.run(seed=SEEDS[0], **PLAIN).rise
+    assert mean > 3 * error, (mean, error)
 
 
 def test_ties_alone_are_refused(world: World) -> None:
