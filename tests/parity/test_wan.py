@@ -194,3 +194,36 @@ def test_a_tuned_denoiser_loads_in_the_pipeline_and_gives_our_output(tiny_model_
     assert float((expected - before).abs().max()) > 1e-3
     assert float((found - expected).abs().max()) <= 1e-5
     assert torch.equal(again, expected)
+
+
+@pytest.mark.parametrize("place", [2, 4])
+def test_a_guided_start_is_video_to_video_from_the_same_level(model: VideoModel, pipeline: Any, place: int) -> None:
+    """``strength`` counts steps: of 6 steps, 4 / 6 starts at grid point 2, whose noise level is far above 4 / 6."""
+    from diffusers import WanVideoToVideoPipeline
+
+    steps, cfg = 6, 2.0
+    video = noise((1, 3, 33, 32, 32), 0, "clip").clamp(-1, 1)
+    levels = model.grid(steps, model.defaults.shift)
+    eta = levels[place]
+    drawn = noise((1, *model.latent_shape(33, 32, 32)), 0, "drawn")
+    start = model.add_noise(model.encode_video(video), drawn, torch.tensor([eta]))
+    text, null_text = model.encode_text(PROMPTS[:1]), model.encode_text([""])
+    ours = denoise(model, start, grid_from(levels, eta), text, null_text, cfg)
+    names = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
+    theirs = WanVideoToVideoPipeline(**{name: getattr(pipeline, name) for name in names})
+    theirs.set_progress_bar_config(disable=True)
+    strength = (steps - place) / steps
+    assert eta > strength + 0.1  # who takes strength for a noise level gets another clip
+    with torch.no_grad():
+        found = theirs(
+            latents=start.clone(),
+            prompt=PROMPTS[:1],
+            height=32,
+            width=32,
+            num_inference_steps=steps,
+            strength=strength,
+            guidance_scale=cfg,
+            output_type="latent",
+            max_sequence_length=16,
+        ).frames
+    assert float((ours - found).abs().max()) <= 1e-4
