@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def make_site(tmp_path: Path) -> Iterator[MakeSite]:
     """Start stand-ins; all are stopped at the end."""
-    servers = []
+    servers: list[ThreadingHTTPServer] = []
 
     def make(**settings: Any) -> Site:
         folder = tmp_path / f"site{len(servers)}"

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import densedpo
 import numpy as np
+from numpy.typing import NDArray
+
+import densedpo
 from densedpo.clips.encode import write_video
 from densedpo.labels.grid import SegmentGrid
-from numpy.typing import NDArray
 
 STATIC = Path(densedpo.__file__).parent / "labels" / "people" / "static"
 CSP = (

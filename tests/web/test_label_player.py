@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ const read = (side) => {
   return number;
 };
 """
-BOTH = f"() => {{ {READ} return [read('first'), read('second'), Number(document.querySelector('.drift').dataset.frame)]; }}"
+BOTH = f"""() => {{ {READ}
+  return [read('first'), read('second'), Number(document.querySelector('.drift').dataset.frame)];
+}}"""
 WATCH = f"""async (seconds) => {{ {READ}
   const seen = [];
   const end = performance.now() + seconds * 1000;
@@ -105,7 +108,7 @@ def test_speed_is_what_it_says(page: Page) -> None:
         for _ in range(presses):
             page.keyboard.press("Equal" if speed > 1 else "Minus")
         seen = page.evaluate(WATCH, 2.0)
-        moved = sum((later - earlier) % 40 for (earlier, *_), (later, *_) in zip(seen, seen[1:], strict=False))
+        moved = sum((later - earlier) % 40 for (earlier, *_), (later, *_) in pairwise(seen))
         assert moved == pytest.approx(8 * speed * 2.0, abs=max(1.5, 0.25 * 8 * speed * 2.0))
 
 
@@ -158,7 +161,8 @@ def test_flip_exchanges_the_videos_in_place(page: Page) -> None:
 
 PIXEL = """([side, x, y]) => {
   const canvas = document.querySelector(`.pane[data-side="${side}"] canvas`);
-  return [...canvas.getContext('2d').getImageData(Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data];
+  const at = [Math.floor(x * canvas.width), Math.floor(y * canvas.height)];
+  return [...canvas.getContext('2d').getImageData(...at, 1, 1).data];
 }"""
 
 

@@ -232,7 +232,7 @@ class App {
     if (!this.me || this.settings?.isOpen || event.defaultPrevented) return;
     const focused = document.activeElement;
     if (focused?.matches("input[type=text], textarea, select")) {
-      if (event.key === "Escape" || event.key === "Enter") { event.preventDefault(); focused.blur(); document.getElementById("screen").focus({ preventScroll: true }); }
+      if (focused.matches(".note") && (event.key === "Escape" || event.key === "Enter")) { event.preventDefault(); focused.blur(); document.getElementById("screen").focus({ preventScroll: true }); }
       return;
     }
     const id = this.keymap.actionOf(event);
