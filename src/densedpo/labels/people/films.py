@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ class Films:
         """Serve the pairs of a project; copies that are missing are made when they are first asked for."""
         self._project = project
         self._pairs = pairs
+        self._making = threading.Lock()
         self._known = lru_cache(maxsize=_REMEMBERED)(self._look_up)
 
     def shape(self, pair_id: str) -> Shape:
@@ -44,4 +46,6 @@ class Films:
 
     def _look_up(self, pair_id: str) -> PairProxies:
         card = self._pairs[pair_id]
-        return pair_proxies(self._project, {name: getattr(card, name) for name in Card.__slots__})
+        # two who ask for the same pair must not both make its copies
+        with self._making:
+            return pair_proxies(self._project, {name: getattr(card, name) for name in Card.__slots__})
