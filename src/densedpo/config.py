@@ -69,7 +69,7 @@ class FilterSettings(Section):
         description="base URL of an OpenAI-compatible service that is asked yes or no about each caption, for example "
         "http://127.0.0.1:8000/v1; by default nobody is asked and captions do not count",
     )
-    caption_model: str | None = Field(None, description="the service's name of the model that is asked")
+    caption_model: str | None = Field(None, description="the service's name of the model that is asked; by default none")
     caption_key_variable: str = Field(
         "OPENAI_API_KEY", description="environment variable that holds the service's key, where it wants one"
     )
