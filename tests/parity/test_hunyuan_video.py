@@ -27,6 +27,7 @@ from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError, ModelError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.full import save_denoiser, trainable
 from densedpo.models.load import load_geometry, load_model, load_tuned
 from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, lora_tensors, save_lora
 from densedpo.models.sampling import denoise
@@ -156,6 +157,19 @@ def test_decode_is_the_pipelines(folder: Path, model: VideoModel) -> None:
     pipeline.scheduler.step = lambda _output, _t, sample, **_: (sample,)  # what it decodes is what it is given
     theirs = run_pipeline(pipeline, latents, 1, 1.0, output_type="pt")[0].transpose(0, 1)
     assert float((model.decode(latents)[0] / 2 + 0.5 - theirs).abs().max()) <= 1e-5
+
+
+def test_large_videos_are_tiled_as_in_the_pipeline(folder: Path, model: VideoModel) -> None:
+    vae = load_pipeline(folder).vae
+    video = noise((1, 3, 5, 64, 288), 0, "video").clamp(-1, 1)
+    latents = model.encode_video(video)
+    with torch.no_grad():
+        whole = vae.decode(latents / vae.config.scaling_factor).sample
+        vae.enable_tiling()
+        torch.testing.assert_close(latents, vae.encode(video).latent_dist.mode() * vae.config.scaling_factor)
+        tiled = vae.decode(latents / vae.config.scaling_factor).sample
+    torch.testing.assert_close(model.decode(latents), tiled.clamp(-1, 1))
+    assert float((tiled - whole).abs().max()) > 1e-5  # it is large enough for tiles
 
 
 def adapted(model: VideoModel, alpha: int, targets: list[str] | None = None) -> VideoModel:
@@ -306,3 +320,24 @@ def test_a_part_of_a_fused_layer_alone_and_files_that_do_not_fit_are_refused(
         save_file(tensors, tmp_path / "bad.safetensors")
         with pytest.raises(ModelError, match=says):
             load_tuned(str(folder), tmp_path / "bad.safetensors", device="cpu")
+
+
+def test_a_tuned_denoiser_loads_in_the_pipeline_and_gives_our_output(
+    folder: Path, model: VideoModel, tmp_path: Path
+) -> None:
+    from diffusers import AutoModel
+
+    start = noise((1, *SHAPE), 0, "parity")
+    before = run_ours(model, start, 2, 1.0)
+    with torch.no_grad():
+        for index, parameter in enumerate(trainable(model).values()):
+            parameter.add_(noise(tuple(parameter.shape), 0, "full weights", index) * 0.01)
+    save_denoiser(model, tmp_path / "transformer")
+    expected = run_ours(model, start, 2, 1.0)
+    assert float((expected - before).abs().max()) > 1e-3
+    pipeline = load_pipeline(folder)
+    pipeline.transformer = AutoModel.from_pretrained(
+        str(tmp_path), subfolder="transformer", local_files_only=True, use_safetensors=True
+    )
+    assert float((run_pipeline(pipeline, start, 2, 1.0) - expected).abs().max()) <= 1e-4
+    assert torch.equal(run_ours(load_tuned(str(folder), tmp_path, device="cpu"), start, 2, 1.0), expected)

@@ -17,6 +17,7 @@ from densedpo.diffusion.grid import even_grid, grid_from
 from densedpo.errors import ConfigError, ModelError
 from densedpo.keys import noise, seeded_library, torch_stream
 from densedpo.models.base import VideoModel
+from densedpo.models.full import save_denoiser, trainable
 from densedpo.models.load import load_geometry, load_model, load_tuned
 from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, save_lora
 from densedpo.models.ltx import DECODE_LEVEL, DECODE_NOISE
@@ -259,6 +260,32 @@ def test_the_whole_loop(folder: Path, tmp_path: Path) -> None:
     ours = denoise(model, drawn, model.grid(3, model.defaults.shift), text, model.encode_text([""]), 3.0)
     assert bool(torch.isfinite(ours).all())
     assert float((ours - run_pipeline(pipeline, model, 3, 3.0, **how)).abs().max()) <= 1e-4
+
+
+def test_a_tuned_denoiser_loads_in_the_pipeline_and_gives_our_output(
+    folder: Path, model: VideoModel, tmp_path: Path
+) -> None:
+    from diffusers import AutoModel
+
+    pipeline = load_pipeline(folder)
+    drawn, how = start_of(pipeline)
+    text = model.encode_text(PROMPTS)
+
+    def sampled(of: VideoModel) -> torch.Tensor:
+        return denoise(of, drawn, of.grid(2, of.defaults.shift), text, text[:1], 1.0)
+
+    before = sampled(model)
+    with torch.no_grad():
+        for index, parameter in enumerate(trainable(model).values()):
+            parameter.add_(noise(tuple(parameter.shape), 0, "full weights", index) * 0.01)
+    save_denoiser(model, tmp_path / "transformer")
+    expected = sampled(model)
+    assert float((expected - before).abs().max()) > 1e-3
+    pipeline.transformer = AutoModel.from_pretrained(
+        str(tmp_path), subfolder="transformer", local_files_only=True, use_safetensors=True
+    )
+    assert float((run_pipeline(pipeline, model, 2, 1.0, **how) - expected).abs().max()) <= 1e-4
+    assert torch.equal(sampled(load_tuned(str(folder), tmp_path, device="cpu")), expected)
 
 
 @pytest.mark.parametrize(

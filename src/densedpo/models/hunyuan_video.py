@@ -78,6 +78,7 @@ class HunyuanVideoModel(FlowModel):
             self.tokenizer, self.tokenizer_2 = load_tokenizer(folder), load_tokenizer(folder, "tokenizer_2")
             if denoiser.config["image_condition_type"] is not None:
                 raise ValueError("its transformer starts from an image; only text to video is supported")
+            vae.enable_tiling()  # above 256 pixels a side, as the family's own code does: whole, 720p takes too much
             self.vae, self.denoiser = vae, denoiser.to(device)
             self.llama, self.clip, self.text_encoders = llama, clip, (llama, clip)
             self.latent_channels = int(vae.config["latent_channels"])

@@ -215,7 +215,7 @@ def _latent_scale(part: Part) -> Check:
         "latent scale",
         not wrong,
         f"standard deviations of the channels: {', '.join(wrong or found)}; {low:g} to {high:g} expected: (latent - "
-        f"mean) / std by the VAE's latents_mean and latents_std",
+        "mean) / std by the VAE's latents_mean and latents_std, or times its scaling_factor",
     )
 
 
