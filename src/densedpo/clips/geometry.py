@@ -37,8 +37,10 @@ class ClipGeometry:
         for name in ("num_frames", "height", "width", "temporal_stride"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self._step % self.temporal_stride:
-            raise ConfigError(f"frame_step must be a multiple of {self.temporal_stride}, got {self.frame_step}")
+        if self._step < 1 or self._step % self.temporal_stride:
+            raise ConfigError(
+                f"frame_step must be a multiple of {self.temporal_stride}, at least one, got {self.frame_step}"
+            )
         if self.valid_frames(self.num_frames) != self.num_frames:
             form = f"{self._step}k + 1" if self.causal else f"{self._step}k"
             raise ConfigError(f"num_frames must be of the form {form}, got {self.num_frames}")

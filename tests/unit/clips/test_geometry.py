@@ -29,5 +29,26 @@ def test_impossible_geometry_is_refused(change: dict[str, Any]) -> None:
         ClipGeometry(**MINIATURE.as_dict() | change)
 
 
+@pytest.mark.parametrize(("available", "expected"), [(0, 0), (1, 1), (9, 9), (13, 9), (16, 9), (17, 17), (900, 49)])
+def test_a_step_of_several_strides(available: int, expected: int) -> None:
+    assert ClipGeometry(8.0, 49, 32, 32, 4, frame_step=8).valid_frames(available) == expected
+
+
+@pytest.mark.parametrize("step", [0, -8, 6, 2])
+def test_a_step_is_whole_strides(step: int) -> None:
+    with pytest.raises(ConfigError, match="frame_step must be a multiple of 4"):
+        ClipGeometry(8.0, 49, 32, 32, 4, frame_step=step)
+
+
+def test_frames_must_fit_the_step() -> None:
+    with pytest.raises(ConfigError, match=r"of the form 8k \+ 1, got 45"):
+        ClipGeometry(8.0, 45, 32, 32, 4, frame_step=8)
+
+
+def test_a_step_that_is_not_set_is_in_no_id() -> None:
+    assert "frame_step" not in MINIATURE.as_dict()
+    assert ClipGeometry(8.0, 49, 32, 32, 4, frame_step=8).as_dict()["frame_step"] == 8
+
+
 def test_duration_counts_the_last_frame() -> None:
     assert MINIATURE.duration_s == 33 / 8

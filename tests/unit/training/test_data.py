@@ -24,6 +24,7 @@ from densedpo.store.tables import read_table
 from densedpo.training.data import (
     LatentReader,
     PairItem,
+    PairLatents,
     Visit,
     batch_at,
     load_items,
@@ -255,3 +256,11 @@ def test_frames_that_look_alike_become_ties(project: Project, snapshot: LabelSna
         label == 0 for label, near in zip(masked.frame_labels, (distance < middle).tolist(), strict=True) if near
     )
     assert tie_similar_frames(items[:1], reader, 0.0)[0] == items[0]
+
+
+def test_lead_frames_have_no_label_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = torch.zeros(2, 4, 1, 1)
+    b = torch.tensor([5.0, 0.0, 5.0, 0.0]).view(1, 4, 1, 1).expand(2, -1, -1, -1)  # the first one leads
+    monkeypatch.setattr(LatentReader, "read", lambda self, item: PairLatents(a, a, b))
+    masked = tie_similar_frames([item(0, frames=3)], LatentReader(), 1.0)[0]
+    assert masked.frame_ties == (True, False, True)
