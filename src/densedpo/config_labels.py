@@ -20,6 +20,18 @@ class LabelSettings(Section):
     metric_tie_band: float = Field(
         0.05, ge=0, description="log-quality difference below which the metric judge says tie"
     )
+    alike_below: float = Field(
+        0.5,
+        ge=0,
+        description="segments whose sides differ by less, in 8-bit levels averaged over a frame, are ties that no "
+        "judge is asked about, and pairs of nothing else are shown to nobody; 0 is never",
+    )
+    agreement_above: float = Field(
+        -1.0,
+        ge=-1,
+        le=1,
+        description="guided pairs whose sides agree less on where things move are shown to nobody; -1 is never",
+    )
     store_url: str | None = Field(
         None, description="postgresql:// URL of the label store; by default SQLite in the project folder"
     )

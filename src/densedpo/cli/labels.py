@@ -55,7 +55,8 @@ def label_judge(
     del judge  # the only one so far
     settings = call.settings.label
     chosen = MetricJudge(tie_band=settings.metric_tie_band)
-    return judge_pairs(call.project, chosen, settings.segment_s, force=force).as_dict()
+    found = judge_pairs(call.project, chosen, settings.segment_s, force=force, alike_below=settings.alike_below)
+    return found.as_dict()
 
 
 @verb(label_app, "serve", sections=("label", "serve"))

@@ -13,9 +13,10 @@ from typing import Any
 
 from densedpo.clips.decode import Video, read_video
 from densedpo.errors import ConfigError, MediaError
+from densedpo.labels.alike import alike_segments
 from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.grid import SegmentGrid
-from densedpo.labels.judges.base import Judge, SegmentPair
+from densedpo.labels.judges.base import Judge, Judgement, SegmentPair
 from densedpo.labels.store import LabelStore
 from densedpo.observe import track, warn
 from densedpo.store.project import Project
@@ -24,10 +25,14 @@ from densedpo.store.tables import Row, read_table
 
 @dataclass
 class JudgeSummary:
-    """Counts of one run: segments judged by answer and outcome, segments skipped, pairs set aside, US dollars spent."""
+    """Counts of one run: segments judged by answer and outcome, pairs set aside, US dollars spent.
+
+    ``skipped`` segments were answered before; ``alike`` ones are ties that the judge was not asked about.
+    """
 
     judged: int = 0
     skipped: int = 0
+    alike: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, str]] = field(default_factory=list)
@@ -38,10 +43,13 @@ class JudgeSummary:
         return {**asdict(self), "answers": dict(self.answers), "outcomes": dict(self.outcomes)}
 
 
-def judge_pairs(project: Project, judge: Judge, segment_s: float, *, force: bool = False) -> JudgeSummary:
+def judge_pairs(
+    project: Project, judge: Judge, segment_s: float, *, force: bool = False, alike_below: float = 0.0
+) -> JudgeSummary:
     """Have ``judge`` answer every segment of every pair and store the answers, one transaction a pair.
 
     Segments this judge has answered with the same settings are skipped, failed ones asked again; ``force`` asks all.
+    Where no frame differs by ``alike_below`` 8-bit levels the answer is a tie, and the judge is spared.
     A pair whose files are damaged, or that is shorter than a segment, is named, counted and set aside.
 
     Raises:
@@ -54,7 +62,7 @@ def judge_pairs(project: Project, judge: Judge, segment_s: float, *, force: bool
         done = set() if force else _answered(store, judge, segment_s)
         for pair in track(pairs, f"judging pairs ({judge.name})"):
             try:
-                events = _judge_pair(project, judge, pair, segment_s, done, summary)
+                events = _judge_pair(project, judge, pair, segment_s, done, alike_below, summary)
             except (MediaError, ConfigError) as error:
                 warn(f"pair {pair['pair_id']} set aside: {error}")
                 summary.rejected.append({"pair_id": pair["pair_id"], "reason": str(error)})
@@ -76,15 +84,33 @@ def _answered(store: LabelStore, judge: Judge, segment_s: float) -> set[tuple[st
 
 
 def _judge_pair(
-    project: Project, judge: Judge, pair: Row, segment_s: float, done: set[tuple[str, int]], summary: JudgeSummary
+    project: Project,
+    judge: Judge,
+    pair: Row,
+    segment_s: float,
+    done: set[tuple[str, int]],
+    alike_below: float,
+    summary: JudgeSummary,
 ) -> list[AnswerEvent]:
     grid = SegmentGrid(pair["num_frames"], pair["fps"], segment_s)
     wanted = [segment for segment in range(grid.num_segments) if (pair["pair_id"], segment) not in done]
     summary.skipped += grid.num_segments - len(wanted)
     if not wanted:
         return []
+    alike = alike_segments(pair, grid, alike_below)
     a, b = _read_sides(project, pair)
-    return [_judge_segment(judge, pair, grid, segment, (a, b), summary) for segment in wanted]
+    events = []
+    for segment in wanted:
+        frames = grid.frames_of(segment)
+        shown = SegmentPair(a.frames[frames], b.frames[frames], grid.fps, pair["caption"])
+        said = _alike(alike_below) if alike[segment] else judge.judge(shown)
+        summary.alike += alike[segment]
+        events.append(_event(judge, pair, grid, segment, said, summary))
+    return events
+
+
+def _alike(below: float) -> Judgement:
+    return Judgement("tie", "ok", 1.0, f"no frame differs by {below:g} of 255 levels; not asked")
 
 
 def _read_sides(project: Project, pair: Row) -> Sequence[Video]:
@@ -99,12 +125,9 @@ def _read_sides(project: Project, pair: Row) -> Sequence[Video]:
     return sides
 
 
-def _judge_segment(
-    judge: Judge, pair: Row, grid: SegmentGrid, segment: int, sides: tuple[Video, Video], summary: JudgeSummary
+def _event(
+    judge: Judge, pair: Row, grid: SegmentGrid, segment: int, said: Judgement, summary: JudgeSummary
 ) -> AnswerEvent:
-    frames = grid.frames_of(segment)
-    a, b = (video.frames[frames] for video in sides)
-    said = judge.judge(SegmentPair(a, b, grid.fps, pair["caption"]))
     start_s, end_s = grid.bounds_s(segment)
     event = AnswerEvent(
         pair_id=pair["pair_id"],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from densedpo.config import Settings
 from densedpo.errors import LabelError
+from densedpo.labels.alike import why_not_ask
 from densedpo.labels.answers import Answer
 from densedpo.labels.gold import load_gold
+from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.order import work_order
 from densedpo.labels.people.assign import Assigner
 from densedpo.labels.people.cards import cards
@@ -20,7 +23,7 @@ from densedpo.labels.queue import Queue
 from densedpo.labels.store import LabelStore
 from densedpo.observe import warn
 from densedpo.store.project import Project
-from densedpo.store.tables import read_table
+from densedpo.store.tables import Row, read_table
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,22 @@ class Office:
         self.store.close()
 
 
+def _worth_asking(rows: list[Row], settings: Settings) -> list[Row]:
+    """Leave out pairs whose labels would teach nothing; say how many and why."""
+    label, why = settings.label, Counter[str]()
+    kept = []
+    for row in rows:
+        if row["num_frames"] / row["fps"] >= label.segment_s * (1 - 1e-9):
+            grid = SegmentGrid(row["num_frames"], row["fps"], label.segment_s)
+            if reason := why_not_ask(row, grid, label.alike_below, label.agreement_above):
+                why[reason] += 1
+                continue
+        kept.append(row)
+    for reason, count in sorted(why.items()):
+        warn(f"{count} pairs are not shown: {reason}")
+    return kept
+
+
 def open_office(project: Project, settings: Settings, *, prepare: bool = True) -> Office:
     """Open store and queue for the pairs of a project; ``prepare`` makes the browser copies of all first.
 
@@ -55,6 +74,7 @@ def open_office(project: Project, settings: Settings, *, prepare: bool = True) -
         LabelError: if none of them can be shown, or the store cannot be used.
     """
     rows = read_table(project.need(project.pairs_table, "densedpo pairs make"))
+    rows = _worth_asking(rows, settings)
     pairs = cards(rows, settings.label.segment_s)
     if len(pairs) < len(rows):
         warn(f"{len(rows) - len(pairs)} pairs are shorter than a segment and left out")
