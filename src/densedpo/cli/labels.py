@@ -28,6 +28,8 @@ class ExportForm(StrEnum):
     jsonl = "jsonl"
     parquet = "parquet"
     videoalign = "videoalign"
+    label_studio = "label_studio"
+    datasets = "datasets"
 
 
 class ConsensusRule(StrEnum):
@@ -93,13 +95,17 @@ def label_invite(
 @verb(label_app, "import", sections=("label",))
 def label_import(
     call: Call,
-    file: Annotated[Path, typer.Argument(help="JSONL, Parquet or CSV with pair_id, segment, answer.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSONL, Parquet or CSV with pair_id, segment, answer; Label Studio JSON; dataset."),
+    ],
     author: Annotated[str, typer.Option(help="Whose answers these are, where the file does not say.")] = "import",
+    gold: Annotated[bool, typer.Option(help="These are known to be right: measure people by them.")] = False,
 ) -> Any:
     """Import answers made elsewhere; an unknown pair, segment or answer stops it with the line's number."""
     from densedpo.labels.transfer import import_labels
 
-    return import_labels(call.project, file, call.settings.label.segment_s, author)
+    return import_labels(call.project, file, call.settings.label.segment_s, author, gold=gold)
 
 
 @verb(label_app, "export")

@@ -1,4 +1,4 @@
-"""Answers in and out: JSON lines and Parquet both ways, CSV in, the VideoAlign CSV out.
+"""Answers in and out: JSON lines, Parquet, Label Studio, datasets and the VideoAlign CSV both ways, plain CSV in.
 
 An export holds what counts now, in an order that depends on nothing but the answers, so export, import, export gives
 the same file. An import is taken whole or not at all: every row is checked against the pairs first.
@@ -18,6 +18,15 @@ import pyarrow as pa
 
 from densedpo.errors import ConfigError, LabelError, ProjectError
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, event_from
+from densedpo.labels.foreign import (
+    VIDEOALIGN_ANSWERS,
+    from_videoalign,
+    read_dataset,
+    read_label_studio,
+    write_dataset,
+    write_label_studio,
+)
+from densedpo.labels.gold import write_gold
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.selection import selected_answers
 from densedpo.labels.snapshot import snapshot_rows
@@ -26,7 +35,7 @@ from densedpo.store.files import replacing, write_text
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, write_table
 
-ExportFormat = Literal["jsonl", "parquet", "videoalign"]
+ExportFormat = Literal["jsonl", "parquet", "videoalign", "label_studio", "datasets"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 _COLUMNS = pa.schema(
@@ -55,8 +64,8 @@ _COLUMNS = pa.schema(
 )
 _NEEDED = ("pair_id", "segment", "answer")
 _VIDEOALIGN_COLUMNS = ("path_A", "path_B", "prompt", "fps_A", "num_frames_A", "fps_B", "num_frames_B", "Overall")
-_VIDEOALIGN_ANSWERS = {"a": "A", "b": "B", "tie": "same", "both_bad": "same"}
 _NAMED_AT_MOST = 5
+_OPTIONAL = ("answer", "confidence", "dwell_s", "shown_first")
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,8 @@ class ImportSummary:
 def export_labels(project: Project, path: Path, form: ExportFormat, source: str | None = None) -> int:
     """Write what counts now to ``path``; return the number of rows.
 
-    ``jsonl`` and ``parquet`` hold every answer, of one source kind if ``source`` is given. ``videoalign`` holds one row
+    ``jsonl``, ``parquet``, ``label_studio`` and ``datasets`` (a folder) hold every answer with every field, of one
+    source kind if ``source`` is given. ``videoalign`` holds one row
     a pair with a whole-clip label (own or derived from its segments) as Overall: A, B or same; clips nobody could judge
     are left out, and paths are relative to the project.
 
@@ -86,15 +96,21 @@ def export_labels(project: Project, path: Path, form: ExportFormat, source: str 
     if not events:
         raise LabelError(f"{project.labels_database}: no answers to export; run `densedpo label judge` first")
     rows = [asdict(event) for event in sorted(events, key=_order)]
-    if form == "jsonl":
+    if form in ("label_studio", "datasets"):
+        pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
+        if form == "datasets":
+            write_dataset(path, rows, _COLUMNS, pairs)
+        else:
+            write_label_studio(path, sorted(events, key=_order), pairs)
+    elif form == "jsonl":
         write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     else:
         write_table(path, rows, _COLUMNS)
     return len(rows)
 
 
-def _order(event: AnswerEvent) -> tuple[str, str, str, float, int]:
-    return event.pair_id, event.source, event.author, event.segment_s, event.segment
+def _order(event: AnswerEvent) -> tuple[str, str, str, float, int, str]:
+    return event.pair_id, event.source, event.author, event.segment_s, event.segment, event.task
 
 
 def _export_videoalign(project: Project, path: Path, source: str | None) -> int:
@@ -103,11 +119,11 @@ def _export_videoalign(project: Project, path: Path, source: str | None) -> int:
     rows = []
     for labels in snapshot_rows(pairs, selected_answers(project, pairs, source, None)):
         pair = by_id[labels["pair_id"]]
-        if labels["clip_answer"] not in _VIDEOALIGN_ANSWERS:
+        if labels["clip_answer"] not in VIDEOALIGN_ANSWERS:
             continue
         files = [f"{project.pairs.name}/{pair['pair_id']}/{side}.mp4" for side in ("a", "b")]
         shape = [pair["fps"], pair["num_frames"]] * 2
-        rows.append([*files, pair["caption"], *shape, _VIDEOALIGN_ANSWERS[labels["clip_answer"]]])
+        rows.append([*files, pair["caption"], *shape, VIDEOALIGN_ANSWERS[labels["clip_answer"]]])
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_VIDEOALIGN_COLUMNS)
@@ -115,8 +131,13 @@ def _export_videoalign(project: Project, path: Path, source: str | None) -> int:
     return len(rows)
 
 
-def import_labels(project: Project, path: Path, segment_s: float, author: str = "import") -> ImportSummary:
-    """Append the answers of a .jsonl, .parquet or .csv file; whole or not at all.
+def import_labels(
+    project: Project, path: Path, segment_s: float, author: str = "import", *, gold: bool = False
+) -> ImportSummary:
+    """Append the answers of a file or dataset folder; whole or not at all.
+
+    Files are .jsonl, .parquet, .csv (also VideoAlign's) and .json (Label Studio's). With ``gold``, the answers become
+    those that people are measured by, in place of earlier ones, and no votes.
 
     Columns pair_id, segment (-1: the whole clip) and answer are needed; every other field of an answer may be there.
     What is not there: source person, the given ``author`` and ``segment_s``, and times from the grid.
@@ -126,9 +147,9 @@ def import_labels(project: Project, path: Path, segment_s: float, author: str = 
             answers or columns.
     """
     pairs = {row["pair_id"]: row for row in read_table(project.need(project.pairs_table, "densedpo pairs make"))}
-    if not path.is_file():
-        raise LabelError(f"{path}: no such file; name a .jsonl, .parquet or .csv file of answers")
-    reader = _READERS.get(path.suffix.lower())
+    if not path.exists():
+        raise LabelError(f"{path}: no such file; name a .jsonl, .parquet, .csv or .json file of answers")
+    reader = _read_dataset if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise LabelError(f"{path}: unknown kind of file; expected one of {', '.join(_READERS)}")
     rows = list(reader(path))
@@ -146,6 +167,9 @@ def import_labels(project: Project, path: Path, segment_s: float, author: str = 
         )
     defaults = {"source": "person", "author": author, "segment_s": segment_s}
     events = [_event(path, line, row, pairs[str(row["pair_id"])], defaults) for line, row in rows]
+    if gold:
+        kept = write_gold(project, events)
+        return ImportSummary(rows=len(events), added=kept, unchanged=len(events) - kept)
     with LabelStore.open(project.label_store) as store:
         added = store.append(events)
     return ImportSummary(rows=len(events), added=added, unchanged=len(events) - added)
@@ -196,9 +220,16 @@ def _read_parquet(path: Path) -> Numbered:
         rows = read_table(path)
     except ProjectError:
         raise LabelError(f"{path}: not readable as Parquet") from None
-    optional = ("answer", "confidence", "dwell_s", "shown_first")
     for line, row in enumerate(rows, start=1):
-        yield line, {name: value for name, value in row.items() if value is not None or name in optional}
+        yield line, _without_nulls(row)
+
+
+def _read_dataset(folder: Path) -> Numbered:
+    yield from enumerate((_without_nulls(row) for row in read_dataset(folder)), start=1)
+
+
+def _without_nulls(row: Row) -> Row:
+    return {name: value for name, value in row.items() if value is not None or name in _OPTIONAL}
 
 
 def _read_csv(path: Path) -> Numbered:
@@ -207,7 +238,11 @@ def _read_csv(path: Path) -> Numbered:
         for row in reader:
             if None in row or None in row.values():
                 raise LabelError(f"{path}: line {reader.line_num}: more or fewer cells than columns")
-            yield reader.line_num, _typed(row)
+            yield reader.line_num, from_videoalign(row) if "path_A" in row else _typed(row)
+    except LabelError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise LabelError(f"{path}: line {reader.line_num}: not a row of the VideoAlign CSV ({error})") from None
     except csv.Error as error:
         raise LabelError(f"{path}: line {reader.line_num}: not readable as CSV ({error})") from None
 
@@ -247,4 +282,5 @@ _READERS: dict[str, Callable[[Path], Iterable[tuple[int, Row]]]] = {
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
     ".csv": _read_csv,
+    ".json": read_label_studio,
 }

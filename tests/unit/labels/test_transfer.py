@@ -12,6 +12,7 @@ from tests.unit.labels.conftest import PAIR_COLUMNS, Fill, event
 
 from densedpo.errors import LabelError
 from densedpo.labels.answers import AnswerEvent
+from densedpo.labels.gold import load_gold
 from densedpo.labels.store import LabelStore, current_answers
 from densedpo.labels.transfer import ExportFormat, export_labels, import_labels
 from densedpo.store.project import Project
@@ -23,6 +24,9 @@ EVERYTHING = [
     event("p1", 0, None, outcome="refused", source="judge", author="m", settings_digest="abc"),
     event("p1", 0, "cannot_judge", source="simulated", author="s", confidence=1.0),
     event("p3", 7, "tie", segment_s=0.5, start_s=3.5, end_s=4.125),
+    event("p3", 1, "tie", tags="limbs,blur", note="<b>\n=1+1", dwell_s=2.5, shown_first="b", offered=True),
+    event("p3", 1, "a", task="repeat", shown_first="a"),
+    event("p3", 2, None, outcome="withdrawn", task="review"),
 ]
 
 
@@ -35,15 +39,15 @@ def row(**changes: Any) -> dict[str, Any]:
     return {"pair_id": "p1", "segment": 0, "answer": "a", **changes}
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_export_import_export_is_identical(fill: Fill, tmp_path: Path, form: ExportFormat) -> None:
+@pytest.mark.parametrize(("form", "suffix"), [("jsonl", "jsonl"), ("parquet", "parquet"), ("label_studio", "json")])
+def test_export_import_export_is_identical(fill: Fill, tmp_path: Path, form: ExportFormat, suffix: str) -> None:
     project = fill(EVERYTHING)
-    first = tmp_path / f"first.{form}"
+    first = tmp_path / f"first.{suffix}"
     assert export_labels(project, first, form) == len(EVERYTHING)
     other = Project(tmp_path / "other")
     write_table(other.pairs_table, read_table(project.pairs_table), PAIR_COLUMNS)
     assert import_labels(other, first, segment_s=9.0).added == len(EVERYTHING)
-    second = tmp_path / f"second.{form}"
+    second = tmp_path / f"second.{suffix}"
     export_labels(other, second, form)
     assert second.read_bytes() == first.read_bytes()
     assert sorted(current_answers(other.labels_database), key=repr) == sorted(EVERYTHING, key=repr)
@@ -174,3 +178,97 @@ def test_an_export_does_not_depend_on_the_order_of_answering(project: Project, t
         export_labels(other, tmp_path / f"{name}.jsonl", "jsonl")
         exported.append((tmp_path / f"{name}.jsonl").read_text())
     assert exported[0] == exported[1]
+
+
+def twin_of(project: Project, folder: Path) -> Project:
+    other = Project(folder)
+    write_table(other.pairs_table, read_table(project.pairs_table), PAIR_COLUMNS)
+    return other
+
+
+def test_a_dataset_folder_comes_back_whole(fill: Fill, tmp_path: Path) -> None:
+    project = fill(EVERYTHING)
+    first, second = tmp_path / "dataset", tmp_path / "again"
+    assert export_labels(project, first, "datasets") == len(EVERYTHING)
+    other = twin_of(project, tmp_path / "other")
+    assert import_labels(other, first, 9.0).added == len(EVERYTHING)
+    export_labels(other, second, "datasets")
+    files = [path.relative_to(first) for path in sorted(first.rglob("*")) if path.is_file()]
+    assert [str(path) for path in files] == ["README.md", "data/answers.parquet", "data/pairs.parquet"]
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+    assert {row["pair_id"] for row in read_table(first / "data" / "pairs.parquet")} == {"p1", "p2", "p3"}
+    export_labels(project, first, "datasets")  # in place of an older one, but of nothing else
+    with pytest.raises(LabelError, match="something else is there"):
+        export_labels(project, tmp_path, "datasets")
+    with pytest.raises(LabelError, match="not a dataset of answers"):
+        import_labels(other, tmp_path, 1.0)
+
+
+def test_label_studio_sees_people_as_annotations_and_judges_as_predictions(fill: Fill, tmp_path: Path) -> None:
+    export_labels(fill(EVERYTHING), tmp_path / "out.json", "label_studio")
+    tasks = {task["data"]["pair_id"]: task for task in json.loads((tmp_path / "out.json").read_text())}
+    assert [given["completed_by"] for given in tasks["p1"]["annotations"]] == [{"email": "bob"}]
+    assert [given["model_version"] for given in tasks["p1"]["predictions"]] == ["m", "s"]
+    result = tasks["p2"]["annotations"][0]["result"][0]
+    assert (result["type"], result["from_name"]) == ("choices", "segment-3")
+    assert result["value"] == {"choices": ["b"], "start": 3.0, "end": 4.0}
+
+
+def test_label_studio_answers_made_elsewhere_come_in(project: Project, tmp_path: Path) -> None:
+    def choice(part: str, chosen: str) -> dict[str, Any]:
+        return {"from_name": part, "to_name": "v", "type": "choices", "value": {"choices": [chosen]}}
+
+    annotation = {"completed_by": 7, "result": [choice("segment-2", "tie"), choice("clip", "a")]}
+    prediction = {"model_version": "m", "result": [choice("segment-0", "b")]}
+    task = {"data": {"pair_id": "p1"}, "annotations": [annotation], "predictions": [prediction]}
+    file = tmp_path / "in.json"
+    file.write_text(json.dumps([task]))
+    assert import_labels(project, file, 1.0).added == 3
+    found = {(item.source, item.author, item.segment): item.answer for item in current_answers(project.labels_database)}
+    assert found == {("person", "7", 2): "tie", ("person", "7", -1): "a", ("judge", "m", 0): "b"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[1]", '[{"data": {}}]', '[{"data": {"pair_id": "p1"}, "annotations": [{"result": [{"from_name": "x"}]}]}]',
+     '[{"data": {"pair_id": "p1"}, "annotations": 3}]', "[", '[{"data": {"pair_id": "p1"}, "annotations": [{"result": '
+     '[{"from_name": "segment-0", "value": {"choices": ["left"]}}]}]}]'],
+)  # fmt: skip
+def test_what_is_no_label_studio_export_is_named(project: Project, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "in.json"
+    file.write_text(content)
+    with pytest.raises(LabelError, match=r"in\.json"):
+        import_labels(project, file, 1.0)
+    assert current_answers(project.labels_database) == []
+
+
+def test_videoalign_goes_out_and_comes_in(fill: Fill, tmp_path: Path) -> None:
+    answers = {"p1": "a", "p2": "b", "p3": "tie"}
+    project = fill([event(pair, -1, answer, start_s=0.0, end_s=4.125) for pair, answer in answers.items()])
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    export_labels(project, first, "videoalign")
+    other = twin_of(project, tmp_path / "other")
+    assert import_labels(other, first, 1.0, "ann").added == 3
+    assert {item.pair_id: item.answer for item in current_answers(other.labels_database)} == answers
+    export_labels(other, second, "videoalign")
+    assert second.read_bytes() == first.read_bytes()
+    swapped = tmp_path / "swapped.csv"
+    swapped.write_text("path_A,path_B,prompt,Overall\npairs/p1/b.mp4,pairs/p1/a.mp4,x,A\n")
+    third = twin_of(project, tmp_path / "third")
+    import_labels(third, swapped, 1.0)
+    assert [item.answer for item in current_answers(third.labels_database)] == ["b"]
+    for wrong in ("pairs/p1/a.mp4,pairs/p2/b.mp4,x,A", "pairs/p1/a.mp4,pairs/p1/b.mp4,x,left", "a,b,x,A"):
+        swapped.write_text(f"path_A,path_B,prompt,Overall\n{wrong}\n")
+        with pytest.raises(LabelError, match=r"line 2: not a row of the VideoAlign CSV"):
+            import_labels(third, swapped, 1.0)
+
+
+def test_known_answers_are_kept_apart(project: Project, tmp_path: Path) -> None:
+    file = lines(tmp_path / "gold.jsonl", row(), row(segment=1, answer="tie"))
+    assert import_labels(project, file, 1.0, gold=True).added == 2
+    assert load_gold(project, 1.0) == {"p1": {0: "a", 1: "tie"}}
+    assert load_gold(project, 0.5) == {}
+    assert current_answers(project.labels_database) == []
+    project.gold_file.write_text("{}\n")
+    with pytest.raises(LabelError, match=r"gold\.jsonl: line 1: .*pair_id"):
+        load_gold(project, 1.0)

@@ -51,7 +51,7 @@ class OneAnswer(_Form):
     segment: int = Field(ge=-1, le=100_000)
     answer: ShownAnswer | None
     tags: list[Tag] = Field(default=[], max_length=5)
-    note: str = Field("", max_length=2000)
+    note: str = Field("", max_length=2000, pattern=r"^[^\x00]*$")
     dwell_s: float | None = Field(None, ge=0, le=_DAY_S)
     offered: bool = False
 
