@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXVideoToVideoPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
+from sentencepiece import SentencePieceTrainer
 from tests.parity.full_loop import run_loop
 from tests.parity.tiny_cogvideox import CHANNELS, FRAMES, HEIGHT, WIDTH, write_tiny_cogvideox
 from torch import Tensor, nn
@@ -90,6 +91,21 @@ def sample(model: VideoModel, start: Tensor, steps: int, cfg: float) -> Tensor:
     return denoise(model, start, grid, model.encode_text(PROMPTS), model.encode_text([""]), cfg)
 
 
+def train_pieces(stem: Path) -> None:
+    """Write ``STEM.model``, as few pieces as the tiny text encoder knows."""
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([*PROMPTS, *(f"{word} {word}" for word in PROMPTS[1].split())]),
+        model_prefix=str(stem),
+        vocab_size=32,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+
+
 def noises(model: VideoModel, kind: str, count: int = 2) -> Tensor:
     return noise((count, *model.latent_shape(FRAMES[kind], HEIGHT, WIDTH)), 0, "parity")
 
@@ -159,6 +175,25 @@ def test_text_encoding_is_the_pipelines(folder: Path, model: VideoModel) -> None
     assert float((model.encode_text(PROMPTS).hidden - theirs).abs().max()) <= 1e-5
     assert float((model.encode_text([""]).hidden - empty[:1]).abs().max()) <= 1e-5
     assert not bool((theirs[0, -1] == 0).all())  # padding is encoded and counts
+
+
+def test_a_checkpoints_sentencepiece_tokenizer_is_read_as_by_the_pipeline(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders["2b"], tmp_path / "model"))
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    train_pieces(folder / "tokenizer" / "spiece")
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>"}
+    write_json(folder / "tokenizer" / "tokenizer_config.json", settings)
+    index = read_json(folder / "model_index.json")
+    write_json(folder / "model_index.json", index | {"tokenizer": ["transformers", "T5Tokenizer"]})
+    pipeline, model = load_pipeline(folder), load_model(str(folder), device="cpu")
+    prompts = ["a red circle drifting", "A blue  cross,\nunknown </s>", ""]
+    with torch.no_grad():
+        theirs, _ = pipeline.encode_prompt(prompts, max_sequence_length=16)
+    assert len({tuple(row.flatten().tolist()) for row in theirs}) == 3
+    assert float((model.encode_text(prompts).hidden - theirs).abs().max()) <= 1e-5
 
 
 def test_latents_are_scaled_the_right_way_round(folder: Path, kind: str, model: VideoModel) -> None:

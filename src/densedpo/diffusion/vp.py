@@ -84,7 +84,8 @@ class TimestepTable:
 
     def timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Return the timesteps of levels, whole or between two; a level outside the table gets its nearest end."""
-        levels, wanted = self._levels.to(t.device), t.double()
+        self._levels = self._levels.to(t.device)  # stays there: a copy at every step would make the device wait
+        levels, wanted = self._levels, t.double()
         above = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
         low, high = levels[above - 1], levels[above]
         exact = above - 1 + ((wanted - low) / (high - low)).clamp(0, 1)
