@@ -29,6 +29,8 @@ from densedpo.models.execution import set_attention
 from densedpo.models.load import load_geometry, load_model, load_tuned
 from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, save_lora
 from densedpo.models.sampling import denoise, to_frames
+from densedpo.pairs.denoise import denoise_pairs
+from densedpo.pairs.plan import PlannedPair, Recipe
 from densedpo.store.files import read_json, write_json
 from densedpo.training.draws import DrawLaw
 from densedpo.training.objective import frame_errors
@@ -156,9 +158,14 @@ def test_other_grids_of_the_scheduler(folders: dict[str, Path], tmp_path: Path) 
         write_json(path, config | changes)
         model = load_model(str(folder), device="cpu")
         assert model.grid(4, 1.0)[0] < 1  # where the pipeline takes pure noise for what it is not quite
-        drawn = noises(model, "5b")
+        drawn = torch.stack([noise(tuple(noises(model, "5b").shape[1:]), 0, "pair-noise", "p", side) for side in "ab"])
         theirs = run_pipeline(load_pipeline(folder), "5b", drawn, 4, 2.0)
         assert float((sample(model, drawn, 4, 2.0) - theirs).abs().max()) <= 1e-4
+        # and an independent pair's side a, which has the first caption
+        pair, recipe = PlannedPair("p", "c", PROMPTS[0], 1.0, 9), Recipe("independent", 1.0, 1.0, 4, 2.0, 1.0, 0)
+        text, null_text = model.encode_text(PROMPTS[:1]), model.encode_text([""])
+        sides = denoise_pairs(model, [pair], drawn[:1], text, null_text, recipe, model.grid(4, 1.0))
+        assert float((sides[0, 0] - theirs[0]).abs().max()) <= 1e-4
 
 
 def test_where_steps_do_not_divide_the_timesteps_ours_steps_onto_the_next_one(folders: dict[str, Path]) -> None:
