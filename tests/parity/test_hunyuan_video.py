@@ -20,6 +20,7 @@ from tests.parity.tiny_hunyuan_video import (
     WIDTH,
     write_tiny_hunyuan_video,
 )
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import nn
 
 from densedpo.diffusion.flow import guided_start
@@ -27,6 +28,7 @@ from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError, ModelError
 from densedpo.keys import noise
 from densedpo.models.base import VideoModel
+from densedpo.models.folder import load_tokenizer
 from densedpo.models.full import save_denoiser, trainable
 from densedpo.models.load import load_geometry, load_model, load_tuned
 from densedpo.models.lora import COMFYUI_FILE_NAME, FILE_NAME, add_lora, lora_tensors, save_lora
@@ -128,6 +130,29 @@ def test_text_encoding_is_the_pipelines(folder: Path, model: VideoModel) -> None
     first, second = (model.encode_text([prompt]) for prompt in PROMPTS)
     for name in ("hidden", "pooled"):
         assert not torch.allclose(first.tensors[name], second.tensors[name], atol=1e-3)  # the caption is not cut off
+
+
+def test_a_llama_3_tokenizer_is_read_as_it_is_whatever_class_the_folder_names(folder: Path, tmp_path: Path) -> None:
+    """The class that released folders name splits its bytes as Llama 2's pieces, in the library's newer versions."""
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    shutil.rmtree(copy / "tokenizer")
+    (copy / "tokenizer").mkdir()
+    bytewise = Tokenizer(models.BPE())
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bytewise.train_from_iterator(
+        PROMPTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    )
+    bytewise.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
+    )
+    bytewise.save(str(copy / "tokenizer" / "tokenizer.json"))
+    settings = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": special[0], "pad_token": special[-1]}
+    write_json(copy / "tokenizer" / "tokenizer_config.json", settings | {"padding_side": "left"})
+    tokenizer = load_tokenizer(copy)
+    text = f"<|start_header_id|>user<|end_header_id|>\n\n{PROMPTS[1]}, walking  slowly.<|eot_id|>"
+    assert tokenizer(text).input_ids == bytewise.encode(text).ids
 
 
 def test_padding_of_the_text_does_not_matter(model: VideoModel) -> None:

@@ -103,6 +103,7 @@ class HunyuanVideoModel(FlowModel):
                 padding="max_length",
                 max_length=self.defaults.text_length + cut,
                 truncation=True,
+                padding_side="right",  # what is cut off stands in front
                 return_tensors="pt",
             ).to(self.device)
             layers = self.llama(tokens.input_ids, tokens.attention_mask, output_hidden_states=True).hidden_states
