@@ -35,7 +35,8 @@ FAMILIES: dict[str, type[VideoModel]] = {
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+# weights of parts; some hub models keep every release whole beside their folders
+_WANTED = ["*.json", "*/*.safetensors", "*.model", "*.txt"]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -102,3 +102,13 @@ def test_the_fingerprint_covers_tokenizer_files(folder: Path, name: str) -> None
         (folder / name).write_text(text)
         seen.add(fingerprint_folder(folder))
     assert len(seen) == 3
+
+
+def test_a_hub_models_parts_are_fetched_and_no_release_that_lies_whole_beside_them() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    from densedpo.models import load
+
+    wanted = ["model_index.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/spiece.model", "t/merges.txt"]
+    others = ["ltx-video-2b-v0.9.safetensors", "vae/diffusion_pytorch_model.bin", "README.md", "run.py"]
+    assert list(filter_repo_objects([*wanted, *others], allow_patterns=load._WANTED)) == wanted
