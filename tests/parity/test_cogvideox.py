@@ -342,6 +342,13 @@ def test_a_shift_is_refused(folders: dict[str, Path]) -> None:
         model.grid(1001, 1.0)
 
 
+def test_a_size_that_is_no_whole_number_of_patches_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["2b"], tmp_path / "model"))
+    write_json(folder / "densedpo.json", {"inference": {"height": 40}})
+    with pytest.raises(ModelError, match="multiples of 16, got"):
+        load_geometry(str(folder))
+
+
 @pytest.mark.parametrize("change", [{"prediction_type": "epsilon"}, {"set_alpha_to_one": False}])
 def test_another_kind_of_schedule_is_refused(folders: dict[str, Path], tmp_path: Path, change: dict[str, Any]) -> None:
     folder = Path(shutil.copytree(folders["2b"], tmp_path / "model"))

@@ -13,6 +13,7 @@ the number even. It is a copy of the first one, has noise of its own, and is cut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ COGVIDEOX = InferenceDefaults(
 )
 COGVIDEOX_1_5 = replace(COGVIDEOX, fps=16.0, num_frames=81, height=768, width=1360)
 _BLOCKS = ["CogVideoXBlock"]
+_VAE_BLOCKS = (128, 256, 256, 512)
 
 
 class CogVideoXModel(VideoModel):
@@ -83,7 +85,7 @@ class CogVideoXModel(VideoModel):
         self.level_law = vp.EvenTimesteps(self._timesteps.levels)
         config = self.vae.config
         self.temporal_stride = int(config["temporal_compression_ratio"])
-        self.spatial_stride = 2 ** (len(config["block_out_channels"]) - 1)
+        self.spatial_stride = _spatial_stride(config["block_out_channels"])
         self.latent_channels = int(config["latent_channels"])
         self._scale = float(config["scaling_factor"])
         self._patch = int(self.denoiser.config["patch_size"])
@@ -203,4 +205,12 @@ def _defaults(folder: Path) -> InferenceDefaults:
     path = folder / "transformer" / "config.json"
     base = COGVIDEOX_1_5 if read_config(path).get("patch_size_t") else COGVIDEOX
     length = number(path, "max_text_seq_length", default=base.text_length)
-    return inference_settings(folder, replace(base, text_length=int(length)))
+    blocks = read_config(folder / "vae" / "config.json").get("block_out_channels")
+    stride = _spatial_stride(blocks if isinstance(blocks, list) else _VAE_BLOCKS)
+    multiple_px = stride * int(number(path, "patch_size", default=2))
+    return inference_settings(folder, replace(base, text_length=int(length)), multiple_px=multiple_px)
+
+
+def _spatial_stride(blocks: Sequence[int]) -> int:
+    """Return the pixels that one latent stands for, each way, from the channels of the VAE's blocks."""
+    return int(2 ** (len(blocks) - 1))
