@@ -47,7 +47,7 @@ FILM_BYTES = 20_000_000
 GATE_MS = 50.0
 _COLUMNS = pa.schema(
     {
-        "pair_id": pa.string(), "caption": pa.string(), "fps": pa.float64(),
+        "pair_id": pa.string(), "caption": pa.string(), "mode": pa.string(), "fps": pa.float64(),
         "num_frames": pa.int64(), "height": pa.int64(), "width": pa.int64(),
     }
 )  # fmt: skip
@@ -76,7 +76,7 @@ def _default_journal(connection: Any, _record: object) -> None:
 
 def fill(project: Project, pairs: int, naive: bool) -> None:
     """Write the pairs table and a store in which half of the pairs are labelled by people of before."""
-    shape = {"fps": 24.0, "num_frames": 121, "height": 480, "width": 832}
+    shape = {"mode": "guided", "fps": 24.0, "num_frames": 121, "height": 480, "width": 832}
     rows = [{"pair_id": f"pair-{n:08}", "caption": "someone walks", **shape} for n in range(pairs)]
     write_table(project.pairs_table, rows, _COLUMNS)
     if naive:
@@ -201,7 +201,7 @@ def measure(port: int, people: int, think_s: float, seconds: float, server: psut
 
 def wait_for(port: int) -> None:
     """Wait until the server answers."""
-    for _ in range(1200):
+    for _ in range(6000):
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("GET", "/api/me")

@@ -11,10 +11,9 @@ from densedpo.errors import LabelError
 from densedpo.labels.alike import why_not_ask
 from densedpo.labels.answers import Answer
 from densedpo.labels.gold import load_gold
-from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.order import work_order
 from densedpo.labels.people.assign import Assigner
-from densedpo.labels.people.cards import cards
+from densedpo.labels.people.cards import cards, grid_of
 from densedpo.labels.people.desk import Desk
 from densedpo.labels.people.films import Films
 from densedpo.labels.people.proxies import prepare_proxies
@@ -56,7 +55,7 @@ def _worth_asking(rows: list[Row], settings: Settings) -> list[Row]:
     kept = []
     for row in rows:
         if row["num_frames"] / row["fps"] >= label.segment_s * (1 - 1e-9):
-            grid = SegmentGrid(row["num_frames"], row["fps"], label.segment_s)
+            grid = grid_of(row["num_frames"], row["fps"], label.segment_s)
             if reason := why_not_ask(row, grid, label.alike_below, label.agreement_above):
                 why[reason] += 1
                 continue
