@@ -291,7 +291,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(status, json.dumps(value).encode(), "application/json")
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = 30.0) -> None:
     """Wait until ``condition()`` holds; fail if it does not."""
     end = time.monotonic() + seconds
     while not condition():
@@ -299,7 +299,7 @@ def until(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.05)
 
 
-def holds(page: Any, expression: str, seconds: float = 10.0) -> None:
+def holds(page: Any, expression: str, seconds: float = 30.0) -> None:
     """Wait until a JavaScript expression is true (the page's policy forbids Playwright's own way of waiting)."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):

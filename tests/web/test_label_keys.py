@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,7 +198,7 @@ def test_offered_ties_are_skipped_taken_and_marked(opened: Open) -> None:
     assert current(page) == 3
     press(page, "4")  # one offer is overruled
     press(page, "1")
-    assert page.get_by_text("Submit, 1 tie as offered").count() == 1
+    assert page.get_by_text("Submit + 1 offered tie").count() == 1
     press(page, "Enter")
     until(lambda: site.submitted == ["task0"])
     assert site.letters("task0") == "1=2x1"
@@ -324,3 +325,13 @@ def test_tab_reaches_the_answers_and_enter_presses_them(opened: Open) -> None:
     page.keyboard.press("Enter")
     until(lambda: site.letters("task0") == "x....")
     assert site.submitted == []
+
+
+def test_the_guide_lists_every_key(opened: Open) -> None:
+    page, _ = opened()
+    written = page.evaluate(
+        "async () => { const { ACTIONS, capOf } = await import('/static/js/keys.js'); const cap = (key) => '`' + capOf(key)"
+        " + '`'; return ACTIONS.map(({ text, keys }) => `${text} ${keys.map(cap).join(' or ')}`); }"
+    )
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "labelling.md").read_text(encoding="utf-8")
+    assert [line for line in written if line not in guide] == []

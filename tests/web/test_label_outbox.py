@@ -208,3 +208,26 @@ def test_the_sequence_rises_even_when_the_clock_goes_back(make_site: MakeSite, m
     press(page, "2")
     until(lambda: len(site.events) == 2)
     assert site.letters("task0") == "2...."
+
+
+def test_answers_wait_for_their_author_when_somebody_else_signs_in(make_site: MakeSite, make_desk: MakeDesk) -> None:
+    site = make_site()
+    desk = make_desk(site)
+    page, other = desk.open(), desk.open()
+    site.signed_in = False
+    page.bring_to_front()
+    press(page, "1")
+    page.get_by_text("Please sign in again; nothing is lost.").wait_for()
+    site.annotator = "Ben"
+    page.keyboard.type("Ben")
+    page.keyboard.press("Enter")
+    Desk.ready(page)
+    holds(other, "document.querySelector('.who')?.textContent === 'Ben'")  # tabs share the session
+    page.wait_for_timeout(1500)
+    assert site.events == []
+    site.annotator = "Ada"
+    other.close()
+    page.reload()
+    Desk.ready(page)
+    until(lambda: site.letters("task0") == "1....", 20)
+    assert len(site.events) == 1

@@ -45,7 +45,9 @@ function people(rows) {
 function estimates(rows, label) {
   if (!rows?.length) return nothing();
   const list = rows.map((row) => el("li", {}, el("b", { text: `${row.name}: ` }), estimate(row)));
-  return el("div", {}, intervals(rows, Math.min(0, ...rows.map((row) => (row.low ?? row.value ?? 0) < 0 ? -1 : 0)), 1, label), el("ul", { class: "soft" }, ...list));
+  const known = rows.filter((row) => typeof row.value === "number");
+  const low = known.some((row) => (row.low ?? row.value) < 0) ? -1 : 0;
+  return el("div", {}, known.length ? intervals(known, low, 1, label) : null, el("ul", { class: "soft" }, ...list));
 }
 
 function dwell(data) {

@@ -36,7 +36,7 @@ export function bars(counts, names, label) {
   return plot(height, `${label}: ${counts.map((count, place) => `${names[place]} ${count}`).join(", ")}`, nodes);
 }
 
-/** Values with their intervals on one axis from `low` to `high`; what is undefined says why. */
+/** Values with their intervals on one axis from `low` to `high`. */
 export function intervals(rows, low, high, label) {
   const [line, left, bottom] = [30, 210, 22];
   const height = rows.length * line + bottom;
@@ -49,10 +49,6 @@ export function intervals(rows, low, high, label) {
   rows.forEach((row, place) => {
     const y = place * line + line / 2;
     nodes.push(svg("text", { x: 0, y: y + 4 }, row.name));
-    if (row.value === null || row.value === undefined) {
-      nodes.push(svg("text", { class: "soft", x: left, y: y + 4 }, row.undefined ?? "no figure"));
-      return;
-    }
     if (typeof row.low === "number" && typeof row.high === "number") nodes.push(svg("line", { class: "range", x1: x(row.low), x2: x(row.high), y1: y, y2: y }));
     const point = svg("circle", { class: "point", cx: x(row.value), cy: y, r: 6 });
     point.append(svg("title", {}, estimate(row)));

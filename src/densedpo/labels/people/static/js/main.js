@@ -13,6 +13,8 @@ import { Settings } from "./settings.js";
 import { Top } from "./top.js";
 import { Work } from "./work.js";
 
+const SIGN_IN_AGAIN = "Please sign in again; nothing is lost.";
+
 class App {
   constructor() {
     this.prefs = new Prefs();
@@ -46,6 +48,8 @@ class App {
 
   askToSignIn(needsToken, problem = "") {
     showScreen("signin", signInScreen(needsToken, problem, async (body) => {
+      this.channel?.postMessage({ kind: "leaving" });
+      this.outbox?.close(); // nothing that waits may go out under another name
       await call("POST", "/api/session", body);
       this.enter(await call("GET", "/api/me"));
     }));
@@ -55,13 +59,15 @@ class App {
   enter(me) {
     const before = this.me;
     this.me = me;
-    if (before?.annotator !== me.annotator) {
+    if (before?.annotator !== me.annotator || this.outbox.state === "closed") {
       this.queue?.close();
+      this.outbox?.close();
+      this.channel?.postMessage({ kind: "session", annotator: me.annotator });
       this.keymap = new Keymap(me.settings?.keys);
       this.prefs.suggest({ layout: me.settings?.layout });
       this.drafts = new Drafts(me.annotator);
       this.outbox = new Outbox(me.annotator);
-      this.outbox.addEventListener("signedout", () => { if (document.body.dataset.screen !== "signin") this.askToSignIn(false, "Please sign in again; nothing is lost."); });
+      this.outbox.addEventListener("signedout", (event) => { if (document.body.dataset.screen !== "signin") this.askToSignIn(Boolean(event.detail.needs_token), SIGN_IN_AGAIN); });
       this.outbox.addEventListener("refused", (event) => {
         const { entry, error } = event.detail;
         toast(`The server did not take this: ${error.message}`, "error");
@@ -204,6 +210,9 @@ class App {
   }
 
   #heard(message) {
+    // tabs share the session: whoever signs in elsewhere is signed in here too
+    if (message.kind === "leaving") this.outbox?.close();
+    if (message.kind === "session" && this.me && (message.annotator !== this.me.annotator || this.outbox.state === "closed")) location.reload();
     if (!this.me || message.annotator !== this.me.annotator) return;
     const onScreen = this.work.sheet && this.work.task.task_id === message.task_id;
     const task = this.queue.tasks.get(message.task_id);
@@ -218,7 +227,7 @@ class App {
   }
 
   #failed(error) {
-    if (error instanceof Refused && error.status === 401) this.askToSignIn(false, "Please sign in again; nothing is lost.");
+    if (error instanceof Refused && error.status === 401) this.askToSignIn(Boolean(error.body.needs_token), SIGN_IN_AGAIN);
     else if (error instanceof Refused && error.status === 403) showScreen("message", messageScreen("No more pairs for you", error.message));
     else if (error instanceof Refused) showScreen("message", messageScreen("This did not work", error.message, () => this.advance()));
     else if (!(error instanceof Unreachable)) throw error;

@@ -20,11 +20,21 @@ export class Outbox extends EventTarget {
     this.state = "idle"; // idle, sending, waiting, signed out
     this.timer = null;
     this.waiters = [];
-    window.addEventListener("online", () => this.hurry());
-    window.addEventListener("storage", (event) => { if (event.key?.startsWith(this.prefix)) this.#changed(); });
-    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.hurry(); });
-    setInterval(() => { if (this.state === "idle" && this.#next()) this.#send(); }, ORPHAN_MS);
+    this.ending = new AbortController();
+    const { signal } = this.ending;
+    window.addEventListener("online", () => this.hurry(), { signal });
+    window.addEventListener("storage", (event) => { if (event.key?.startsWith(this.prefix)) this.#changed(); }, { signal });
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.hurry(); }, { signal });
+    this.round = setInterval(() => { if (this.state === "idle" && this.#next()) this.#send(); }, ORPHAN_MS);
     this.#send();
+  }
+
+  /** Send no more: somebody else has signed in. What waits is sent when its author is back. */
+  close() {
+    this.ending.abort();
+    clearInterval(this.round);
+    clearTimeout(this.timer);
+    this.state = "closed";
   }
 
   /** A number that rises over all tabs of this browser; the server lets the highest win. */
@@ -72,7 +82,7 @@ export class Outbox extends EventTarget {
   hurry() {
     clearTimeout(this.timer);
     this.delay = FIRST_DELAY_MS;
-    if (this.state !== "sending") { this.state = "idle"; this.#send(); }
+    if (this.state !== "sending" && this.state !== "closed") { this.state = "idle"; this.#send(); }
   }
 
   #next() {
@@ -83,7 +93,7 @@ export class Outbox extends EventTarget {
   async #send() {
     if (this.state !== "idle") return;
     this.state = "sending";
-    for (let entry = this.#next(); entry; entry = this.#next()) {
+    for (let entry = this.#next(); entry && this.state === "sending"; entry = this.#next()) {
       try {
         const reply = await call("POST", entry.path, entry.body);
         this.delay = FIRST_DELAY_MS;
@@ -94,7 +104,7 @@ export class Outbox extends EventTarget {
         if (!this.#failed(entry, error)) return;
       }
     }
-    this.state = "idle";
+    if (this.state === "sending") this.state = "idle";
     this.#changed();
   }
 
@@ -109,10 +119,11 @@ export class Outbox extends EventTarget {
       return true;
     }
     if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+    if (this.state === "closed") return false;
     const signedOut = error.status === 401;
     this.state = signedOut ? "signed out" : "waiting";
     this.#changed();
-    if (signedOut) this.dispatchEvent(new CustomEvent("signedout"));
+    if (signedOut) this.dispatchEvent(new CustomEvent("signedout", { detail: error.body }));
     this.timer = setTimeout(() => { this.state = "idle"; this.#send(); }, this.delay * (0.75 + Math.random() / 2));
     this.delay = Math.min(this.delay * 2, LAST_DELAY_MS);
     return false;

@@ -93,7 +93,7 @@ export class AnswerBar {
     this.undo.disabled = sheet.undoable.length === 0;
     const left = sheet.open.length;
     const offers = sheet.cells.filter((cell) => sheet.offer(cell) !== null).length;
-    setText(this.submitText, left ? `${left} to go` : offers ? `Submit, ${offers} ${offers === 1 ? "tie" : "ties"} as offered` : "Submit");
+    setText(this.submitText, left ? `${left} to go` : offers ? `Submit + ${offers} offered ${offers === 1 ? "tie" : "ties"}` : "Submit");
     this.submit.classList.toggle("ready", left === 0);
   }
 }

@@ -31,7 +31,19 @@ export class Work {
     this.player.addEventListener("change", () => this.#drawPlayer());
     this.player.addEventListener("frame", (event) => this.#drawFrame(event.detail));
     this.view.addEventListener("change", () => this.#drawPlayer());
-    document.addEventListener("visibilitychange", () => { if (document.hidden) { this.hiddenAt = performance.now(); this.player.pause(); } else this.hiddenFor += performance.now() - (this.hiddenAt ?? performance.now()); });
+    document.addEventListener("visibilitychange", () => this.#seen(!document.hidden));
+  }
+
+  /** A hidden page plays nothing, and the time does not count as looking. */
+  #seen(visible) {
+    if (!visible) {
+      this.hiddenAt = performance.now();
+      this.wasPlaying = this.player.playing;
+      this.player.pause();
+    } else {
+      this.hiddenFor += performance.now() - (this.hiddenAt ?? performance.now());
+      if (this.wasPlaying && this.sheet) this.player.play();
+    }
   }
 
   /** Show a task; `pending` answers of the outbox and drafts lie over what the server has. */

@@ -83,6 +83,12 @@ export class Clip {
     return count / Math.max(1, stop - start);
   }
 
+  /** Keep the videos, but none of their pictures: the pair is off the screen. */
+  rest() {
+    this.order = () => [];
+    for (const source of this.sources ?? []) source.release();
+  }
+
   close() {
     this.abort.abort();
     this.listener = () => {};

@@ -33,11 +33,17 @@ export class FrameSource {
     this.wake();
   }
 
-  close() {
-    this.closed = true;
-    this.wake();
+  /** Give the pictures back to the memory; the video stays. */
+  release() {
+    this.order = () => [];
     for (const picture of this.pictures.values()) picture.close();
     this.pictures.clear();
+  }
+
+  close() {
+    this.closed = true;
+    this.release();
+    this.wake();
     this.video.removeAttribute("src");
     this.video.load();
   }
