@@ -330,8 +330,9 @@ def test_tab_reaches_the_answers_and_enter_presses_them(opened: Open) -> None:
 def test_the_guide_lists_every_key(opened: Open) -> None:
     page, _ = opened()
     written = page.evaluate(
-        "async () => { const { ACTIONS, capOf } = await import('/static/js/keys.js'); const cap = (key) => '`' + capOf(key)"
-        " + '`'; return ACTIONS.map(({ text, keys }) => `${text} ${keys.map(cap).join(' or ')}`); }"
+        "async () => { const { ACTIONS, capOf } = await import('/static/js/keys.js');"
+        " const cap = (key) => '`' + capOf(key) + '`';"
+        " return ACTIONS.map(({ text, keys }) => `${text} ${keys.map(cap).join(' or ')}`); }"
     )
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "labelling.md").read_text(encoding="utf-8")
     assert [line for line in written if line not in guide] == []
