@@ -69,7 +69,9 @@ class FilterSettings(Section):
         description="base URL of an OpenAI-compatible service that is asked yes or no about each caption, for example "
         "http://127.0.0.1:8000/v1; by default nobody is asked and captions do not count",
     )
-    caption_model: str | None = Field(None, description="the service's name of the model that is asked; by default none")
+    caption_model: str | None = Field(
+        None, description="the service's name of the model that is asked; by default none"
+    )
     caption_key_variable: str = Field(
         "OPENAI_API_KEY", description="environment variable that holds the service's key, where it wants one"
     )
@@ -105,8 +107,17 @@ class PairSettings(Section):
     shift: float | None = Field(None, gt=0, description="timestep shift of the grid; by default the model family's")
     pairs_per_clip: int = Field(1, ge=1, description="pairs made from one clip")
     batch_size: int = Field(8, ge=1, description="pairs denoised together, as many of them as fit")
+    storage_dtype: Literal["bfloat16", "float8"] | None = Field(
+        None, description="number format that the denoiser's weights are kept in between products; by default as loaded"
+    )
     step_cache: float | None = Field(
         None, gt=0, lt=1, description="skip blocks where the first one changed by less than this share; by default off"
+    )
+    vae_tiling: bool = Field(
+        False, description="encode and decode in overlapping tiles: less memory, faint differences where they meet"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of denoiser and text encoder; auto: bfloat16 on a GPU, float32 elsewhere"
     )
     compile: bool = Field(False, description="compile the denoiser's repeated blocks")
     attention_backend: str | None = Field(
@@ -227,6 +238,9 @@ class TrainSettings(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="number format of a frozen base, or of the computation in full tuning"
     )
+    storage_dtype: Literal["bfloat16", "float8"] | None = Field(
+        None, description="number format that a frozen base's weights are kept in between products; by default dtype"
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="under torchrun: whole copies, or weights sharded over the processes (FSDP2)"
     )
@@ -255,6 +269,8 @@ class TrainSettings(Section):
                 raise ValueError(
                     f"method sft has no preference and no reference; leave out {wrong[0] if wrong else 'beta'}"
                 )
+        if self.storage_dtype is not None and (self.tuning == "full" or self.parallel == "fsdp"):
+            raise ValueError("storage_dtype is for a frozen base in one piece: tuning lora and parallel ddp")
         if self.tuning == "full" and self.lora_format != "diffusers":
             raise ValueError("lora_format belongs to tuning lora; tuning full saves the whole denoiser")
         return self
@@ -265,6 +281,9 @@ class SampleSettings(Section):
 
     steps: int | None = Field(None, ge=1, description="sampling steps; by default the model family's")
     cfg: float | None = Field(None, ge=0, description="classifier-free guidance scale; by default the model family's")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of denoiser and text encoder; auto: bfloat16 on a GPU, float32 elsewhere"
+    )
     shift: float | None = Field(None, gt=0, description="timestep shift of the grid; by default the model family's")
     seeds: int = Field(2, ge=1, description="samples per prompt")
     batch_size: int = Field(8, ge=1, description="videos denoised together")

@@ -55,7 +55,14 @@ def pairs_make(call: Call, limit: Limit = None) -> Any:
     from densedpo.pairs.make import make_pairs
 
     settings = call.settings
-    model = load_model(settings.model, revision=settings.revision, device=settings.device)
+    stored = settings.pairs.storage_dtype
+    model = load_model(
+        settings.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.pairs.dtype,
+        storage_dtype=stored,
+    )
     return make_pairs(call.project, model, settings, limit=limit)
 
 
@@ -69,5 +76,12 @@ def pairs_calibrate(
     from densedpo.pairs.calibrate import calibrate
 
     settings = call.settings
-    model = load_model(settings.model, revision=settings.revision, device=settings.device)
+    stored = settings.pairs.storage_dtype
+    model = load_model(
+        settings.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.pairs.dtype,
+        storage_dtype=stored,
+    )
     return calibrate(call.project, model, settings, num_clips=clips)

@@ -105,12 +105,20 @@ def miniworld_train_base(
     return train_base(out, work, BaseRecipe(seed=seed))
 
 
-@verb(app, "doctor", sections=("",), fails_on="problems")
-def doctor(call: Call) -> Any:
+@verb(app, "doctor", sections=("",), preset=True, fails_on="problems")
+def doctor(
+    call: Call,
+    size: Annotated[
+        str | None, typer.Option(help="Clip size, HEIGHTxWIDTHxFRAMES: predict memory and time, say what fits.")
+    ] = None,
+) -> Any:
     """Look at the environment: versions, devices, video codecs, the model; say what is missing and how to mend it.
 
-    The exit status is 1 if there is a problem.
+    With --size, also predict what making pairs and training take, from the model's configuration files alone and with
+    the settings in densedpo.yaml. The exit status is 1 if there is a problem.
     """
     from densedpo.cli.doctor import examine_environment
+    from densedpo.cli.fits import examine_fit
 
-    return examine_environment(call.settings)
+    found = examine_environment(call.settings)
+    return found if size is None or found["problems"] else found | {"fit": examine_fit(call.settings, size)}

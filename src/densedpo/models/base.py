@@ -74,6 +74,7 @@ class VideoModel(ABC):
     frame_step: int | None = None  # frames by which valid clips differ in length; by default temporal_stride
     lead_frames: int = 0  # latent frames in front of the clip's own, denoised with it and cut off before decoding
     most_at_once: int | None = None  # largest batch of a forward pass in sampling, once a larger one did not fit
+    storage_dtype: str | None = None  # format that the denoiser's weights are kept in, where not ``dtype``
     compute_dtype: torch.dtype | None = None  # autocast of training passes, where trained weights are float32
     level_law: LevelLaw = LOGIT_NORMAL  # of the noise levels that training draws
 

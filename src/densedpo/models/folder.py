@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer
 
 from densedpo.errors import ModelError, ProjectError
 from densedpo.models.base import InferenceDefaults
+from densedpo.models.storage import StorageDtype, store_weights
 from densedpo.store.files import read_object
 
 
@@ -92,6 +94,30 @@ def naming_folder(folder: Path, family: str) -> Iterator[None]:
         raise ModelError(f"{folder}: cannot load this {family} model: {' '.join(str(error).split())}") from error
 
 
+_STORAGE: ContextVar[StorageDtype | None] = ContextVar("storage", default=None)
+_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Have ``load_part`` make parts from their configuration alone, on ``meta``; for ``models.weightless``."""
+    token = _WITHOUT_WEIGHTS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_WEIGHTS.reset(token)
+
+
+@contextmanager
+def denoiser_stored(storage: StorageDtype | None) -> Iterator[None]:
+    """Have ``load_part`` make a denoiser's weights small before they go to the device."""
+    token = _STORAGE.set(storage)
+    try:
+        yield
+    finally:
+        _STORAGE.reset(token)
+
+
 def load_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype) -> Any:
     """Load one part of a diffusers model, frozen, on the CPU.
 
@@ -104,6 +130,8 @@ def load_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype) -> A
     Raises:
         ModelError: if weights are missing.
     """
+    if _WITHOUT_WEIGHTS.get():
+        return _shape_of_part(kind, folder, name, dtype)
     local: dict[str, Any] = {"subfolder": name, "local_files_only": True, "use_safetensors": True}
     if kind.__module__.startswith("diffusers"):
         part: nn.Module = kind.from_pretrained(folder, torch_dtype=dtype, **local)
@@ -111,6 +139,22 @@ def load_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype) -> A
         part, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **local)
         if missing := sorted(found["missing_keys"]):
             raise ModelError(f"{folder}: {name} lacks {len(missing)} weights ({missing[0]}, …)")
+    part.requires_grad_(False).eval()
+    if name.startswith("transformer") and (storage := _STORAGE.get()):
+        store_weights(part, storage)
+    return part
+
+
+def _shape_of_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        if kind.__module__.startswith("diffusers"):
+            part: nn.Module = kind.from_config(kind.load_config(folder, subfolder=name, local_files_only=True))
+        else:
+            part = kind(kind.config_class.from_pretrained(folder, subfolder=name, local_files_only=True))
+    in_float32 = getattr(part, "_keep_in_fp32_modules", None) or ()
+    for weight, parameter in part.named_parameters():
+        if not any(kept in weight.split(".") for kept in in_float32):
+            parameter.data = parameter.data.to(dtype)
     return part.requires_grad_(False).eval()
 
 

@@ -15,13 +15,15 @@ from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
 from densedpo.models.cogvideox import CogVideoXModel
 from densedpo.models.fingerprint import fingerprint_folder
-from densedpo.models.folder import read_config
+from densedpo.models.folder import denoiser_stored, read_config
 from densedpo.models.full import CONFIG, load_denoiser
 from densedpo.models.hunyuan_video import HunyuanVideoModel
 from densedpo.models.lora import load_lora, lora_file
 from densedpo.models.ltx import LtxModel
+from densedpo.models.storage import StorageDtype
 from densedpo.models.tensors import check_weights, is_finite
 from densedpo.models.wan import WanModel
+from densedpo.models.weightless import load_weightless
 from densedpo.store.files import sha256_file
 
 FAMILIES: dict[str, type[VideoModel]] = {
@@ -35,8 +37,8 @@ FAMILIES: dict[str, type[VideoModel]] = {
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# weights of parts; some hub models keep every release whole beside their folders
-_WANTED = ["*.json", "*/*.safetensors", "*.model", "*.txt"]
+_WEIGHTS = "*/*.safetensors"  # of parts; some hub models keep every release whole beside their folders
+_WANTED = ["*.json", _WEIGHTS, "*.model", "*.txt"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -57,8 +59,8 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_folder(name: str, revision: str | None = None) -> Path:
-    """Return the local folder of a model, fetching a hub model's safetensors and JSON files if need be.
+def resolve_folder(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Return the local folder of a model, fetching a hub model's files if need be, with or without its weights.
 
     Raises:
         ModelError: if the folder has no ``model_index.json`` or the hub model cannot be had.
@@ -69,7 +71,8 @@ def resolve_folder(name: str, revision: str | None = None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+            wanted = _WANTED if weights else [pattern for pattern in _WANTED if pattern != _WEIGHTS]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"{name}: neither a local folder nor a hub model that can be fetched ({reason})") from None
@@ -79,9 +82,23 @@ def resolve_folder(name: str, revision: str | None = None) -> Path:
 
 
 def load_model(
-    name: str = "miniature", *, revision: str | None = None, device: str = "auto", dtype: str = "float32"
+    name: str = "miniature",
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    storage_dtype: StorageDtype | None = None,
 ) -> VideoModel:
     """Load a model by the family named in its ``model_index.json``; remote code is never run.
+
+    Args:
+        name: ``miniature``, a local folder or a hub name.
+        revision: of a hub model.
+        device: as ``resolve_device`` takes it.
+        dtype: number format of the denoiser's weights and computation: float32, bfloat16, or auto, which is bfloat16
+            on a GPU and float32 elsewhere.
+        storage_dtype: format that the denoiser's weights are kept in, where other (``models.storage``); for a model
+            that gets a LoRA this comes later.
 
     Raises:
         ModelError: if the family is unknown or not supported, a part does not load, a weight file is no whole
@@ -92,7 +109,12 @@ def load_model(
     folder = resolve_folder(name, revision)
     family = _family(folder)
     check_weights(folder)
-    model = family(folder, device=resolve_device(device), dtype=getattr(torch, dtype))
+    place = resolve_device(device)
+    if dtype == "auto":
+        dtype = "float32" if place.type == "cpu" else "bfloat16"
+    with denoiser_stored(storage_dtype):
+        model = family(folder, device=place, dtype=getattr(torch, dtype))
+    model.storage_dtype = storage_dtype
     model.name = name
     for part, module in vars(model).items():
         for weight, tensor in module.state_dict().items() if isinstance(module, nn.Module) else ():
@@ -101,14 +123,31 @@ def load_model(
     return model
 
 
-def load_tuned(name: str, tuned: Path | None, *, revision: str | None = None, device: str = "auto") -> VideoModel:
+def load_shapes(name: str, *, revision: str | None = None, dtype: str = "float32") -> VideoModel:
+    """Return a model without weights, from its configuration files alone; see ``models.weightless``.
+
+    Raises:
+        ModelError: if the family is unknown or not supported, or a file is missing or wrong.
+    """
+    folder = resolve_folder(name, revision, weights=False)
+    return load_weightless(_family(folder), folder, getattr(torch, dtype))
+
+
+def load_tuned(
+    name: str,
+    tuned: Path | None,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> VideoModel:
     """Load a model and, if given, what was tuned from it: anything that ``find_tuned`` finds.
 
     Raises:
         ModelError: as ``find_tuned``, or if what is there does not belong to the model.
     """
     found = None if tuned is None else find_tuned(tuned)
-    model = load_model(name, revision=revision, device=device)
+    model = load_model(name, revision=revision, device=device, dtype=dtype)
     if found is not None:
         (load_denoiser if found.is_dir() else load_lora)(model, found)
     return model
@@ -154,7 +193,7 @@ def hub_revision(folder: Path) -> str | None:
 
 def load_geometry(name: str, *, revision: str | None = None) -> ClipGeometry:
     """Return the clip shape that a model takes, from its configuration files alone."""
-    folder = resolve_folder(name, revision)
+    folder = resolve_folder(name, revision, weights=False)
     return _family(folder).geometry_of(folder)
 
 

@@ -29,6 +29,7 @@ from densedpo.models.base import VideoModel
 from densedpo.models.execution import compile_for_sampling, set_attention
 from densedpo.models.sampling import decode_frames
 from densedpo.models.step_cache import step_cache
+from densedpo.models.storage import keep_stored
 from densedpo.models.text_book import TextBook
 from densedpo.observe import say, track, warn
 from densedpo.pairs.alignment import alignment
@@ -53,6 +54,8 @@ PAIRS_SCHEMA = pa.schema(
         ("cfg", pa.float64()),
         ("shift", pa.float64()),
         ("step_cache", pa.float64()),
+        ("dtype", pa.string()),
+        ("storage_dtype", pa.string()),
         ("model", pa.string()),
         ("model_fingerprint", pa.string()),
         ("temporal_stride", pa.int64()),
@@ -94,7 +97,7 @@ def make_pairs(project: Project, model: VideoModel, settings: Settings, *, limit
     """
     clips = {row["clip_id"]: row for row in kept_clips(project)}
     check_geometry(clips.values(), model)
-    recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
+    recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed, str(model.dtype).removeprefix("torch."))
     grid = model.grid(recipe.steps, recipe.shift)
     pairs = plan_pairs(
         list(clips.values()), recipe, model.fingerprint, pairs_per_clip=settings.pairs.pairs_per_clip, limit=limit
@@ -129,8 +132,11 @@ def _make(
 
     Batches are made whole, so that a pair does not depend on where a run was killed.
     """
+    keep_stored(model, settings.storage_dtype)
     if settings.attention_backend:
         set_attention(model, settings.attention_backend)
+    if settings.vae_tiling:
+        model.vae.enable_tiling()  # type: ignore[operator]
     texts = TextBook(model, {"", *(pair.caption for batch in todo for pair in batch)}, project.cache / "text")
     null_text = texts.stack([""])
     latents = ClipLatents(model, project.clips, project.cache / "clip-latents")
@@ -211,6 +217,8 @@ def _row(pair: PlannedPair, recipe: Recipe, model: VideoModel, clip: Row, steps_
         "cfg": recipe.cfg,
         "shift": recipe.shift,
         "step_cache": recipe.step_cache,
+        "dtype": recipe.dtype,
+        "storage_dtype": recipe.storage_dtype,
         "model": model.name,
         "model_fingerprint": model.fingerprint,
         "temporal_stride": model.temporal_stride,

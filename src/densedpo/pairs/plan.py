@@ -28,6 +28,9 @@ class Recipe:
     shift: float
     seed: int
     step_cache: float | None = None
+    vae_tiling: bool = False
+    dtype: str = "float32"
+    storage_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class PlannedPair:
     num_frames: int
 
 
-def resolve_recipe(settings: PairSettings, defaults: InferenceDefaults, seed: int) -> Recipe:
-    """Fill in what the settings leave to the family.
+def resolve_recipe(settings: PairSettings, defaults: InferenceDefaults, seed: int, dtype: str = "float32") -> Recipe:
+    """Fill in what the settings leave to the family; ``dtype`` is what the denoiser was loaded in.
 
     Raises:
         ConfigError: if one end of the eta range is given and crosses the family's other end.
@@ -61,6 +64,9 @@ def resolve_recipe(settings: PairSettings, defaults: InferenceDefaults, seed: in
         shift=settings.shift or defaults.shift,
         seed=seed,
         step_cache=settings.step_cache,
+        vae_tiling=settings.vae_tiling,
+        dtype=dtype,
+        storage_dtype=settings.storage_dtype,
     )
 
 

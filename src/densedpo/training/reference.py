@@ -269,6 +269,7 @@ def _made_for(model: VideoModel, law: DrawLaw, settings: TrainSettings, size: in
         "share_noise": law.share_noise,
         "t_limit": "eta" if law.limit_to_eta else "none",
         "dtype": settings.dtype,
+        "storage_dtype": settings.storage_dtype,
         "weights": str(weight.dtype),
         "attention_backend": settings.attention_backend,
         "compile": settings.compile,

@@ -23,6 +23,7 @@ from densedpo.models.execution import compile_blocks, set_attention
 from densedpo.models.full import save_denoiser, trainable
 from densedpo.models.load import load_model
 from densedpo.models.lora import add_lora, save_lora
+from densedpo.models.storage import keep_stored
 from densedpo.models.text_book import TextBook
 from densedpo.observe import MetricsLog, read_jsonl, say, track, warn
 from densedpo.training.beta import AutoBeta, describe
@@ -239,6 +240,7 @@ class DenseDPOTrainer:
             return
         alpha = config.lora_alpha or config.lora_rank
         add_lora(self.model, rank=config.lora_rank, alpha=alpha, seed=config.seed, targets=config.lora_targets)
+        keep_stored(self.model, config.storage_dtype)
 
     def _fit(self, reference: nn.Module) -> None:
         """Choose what is kept in memory, compile, and cut the weights up over the processes."""

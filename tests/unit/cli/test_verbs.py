@@ -301,3 +301,40 @@ def test_random_streams_do_not_depend_on_what_ran_before() -> None:
     first = stream("run", "purpose", 1).normal(size=3).tolist()
     stream("run", "other").normal(size=100)
     assert stream("run", "purpose", 1).normal(size=3).tolist() == first
+
+
+def test_the_doctor_predicts_what_fits(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    result = run("doctor", "--model", tiny_model_folder, "--size", "32x32x33", "--project", tmp_path, "--json")
+    assert result.code == 0, result.err
+    fit = result.value["fit"]
+    assert [need["work"] for need in fit["needs"]] == [
+        "pairs",
+        *(f"train, {p}" for p in ("none", "save-attention", "full")),
+    ]
+    assert all(need["memory_bytes_of_one_pair"] > 2**20 and need["seconds_per_pair"] > 0 for need in fit["needs"])
+    assert fit["cheapest_policy_that_fits"] == "none"
+    fails(run("doctor", "--model", tiny_model_folder, "--size", "32x32", "--project", tmp_path), "--size", "32x32")
+
+
+def test_clips_are_filtered_by_the_command(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    source, project = tmp_path / "source", tmp_path / "project"
+    run("miniworld", "clips", source, "--count", 3)
+    fails(run("clips", "filter", "--project", project), "clips add")
+    run(
+        "clips",
+        "add",
+        source,
+        "--captions",
+        source / "captions.csv",
+        "--model",
+        tiny_model_folder,
+        "--project",
+        project,
+    )
+    found = run("clips", "filter", "--project", project, "--json").value
+    assert (found["clips"], found["kept"] + found["left_out"]) == (3, 3)
+    assert Path(found["picture"]).is_file()
+    assert run("clips", "filter", "--min-motion-px-s", 1000, "--project", project, "--json").value["kept"] == 0
+    fails(run("pairs", "make", "--project", project), "none of 3 clips is kept", "clips filter")
+    service = ["--caption-endpoint", "http://127.0.0.1:9/v1"]
+    fails(run("clips", "filter", "--project", project, *service), "caption_model")
