@@ -133,6 +133,10 @@ def test_the_qualification_tells_what_was_expected(make_site: MakeSite, make_des
         page.keyboard.press(key)
     page.get_by_role("heading", name="4 of 5 as expected").wait_for()
     assert page.locator(".feedback .wrong").inner_text().startswith("✗ Segment 3 Expected: First.")
+    for key in ("ArrowUp", "ArrowUp", "1", "Backspace", "y"):  # looking again is possible, answering is not
+        page.keyboard.press(key)
+    assert "4 of 5" in page.locator(".feedback").inner_text()
+    assert site.letters("task0") == "11211"
     page.keyboard.press("Enter")
     holds(page, "document.querySelectorAll('.cell[data-answer=first]').length === 0")
     page.keyboard.press("Shift+1")

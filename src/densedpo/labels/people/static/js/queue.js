@@ -59,7 +59,6 @@ export class Queue extends EventTarget {
     if (!this.finished.includes(taskId)) this.finished.push(taskId);
     const needed = new Set([...this.ready.slice(0, AHEAD).map((task) => task.task_id), ...this.finished.slice(-KEEP_OPEN)]);
     for (const [id, clip] of this.clips) {
-      if (id === taskId) clip.rest();
       if (needed.has(id)) continue;
       clip.close();
       this.clips.delete(id);

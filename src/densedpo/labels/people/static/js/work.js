@@ -1,7 +1,7 @@
 // The work screen: one pair at a time, from the queue to the outbox. Keys, clicks and touches all end in `act`.
 
 import { button, el, showScreen, toast } from "./dom.js";
-import { ANSWERS } from "./keys.js";
+import { ACTIONS, ANSWERS } from "./keys.js";
 import { AnswerBar, TagBar, Timeline, Transport } from "./panels.js";
 import { attachGestures } from "./player/gestures.js";
 import { LOOPS, Player } from "./player/player.js";
@@ -9,6 +9,7 @@ import { LAYOUTS, View } from "./player/view.js";
 import { Sheet, WHOLE } from "./sheet.js";
 
 const TEXT = Object.fromEntries(ANSWERS.map(({ id, text }) => [id, text]));
+const ANSWERING = new Set(ACTIONS.filter(({ group }) => ["Answer", "Fill the rest", "Tags and note"].includes(group)).map(({ id }) => id));
 const ZOOMS = [1, 2, 4, 8];
 const GAINS = [1, 2, 4, 8, 16];
 const PAN = 0.15;
@@ -83,7 +84,10 @@ export class Work {
   /** Do what a key, a click or a touch stands for. */
   act(id) {
     if (!this.sheet || this.busy) return;
-    if (this.feedback.hidden === false && id === "submit") { this.app.advance(); return; }
+    if (!this.feedback.hidden && ANSWERING.has(id)) { // the answers are in; looking again is welcome
+      if (id === "submit") this.app.advance();
+      return;
+    }
     this.actions[id]?.();
   }
 

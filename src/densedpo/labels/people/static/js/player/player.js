@@ -22,7 +22,10 @@ export class Player extends EventTarget {
   }
 
   open(clip) {
-    if (this.clip) this.clip.listener = () => {};
+    if (this.clip && this.clip !== clip) {
+      this.clip.listener = () => {};
+      this.clip.rest();
+    }
     this.clip = clip;
     this.position = clip.segments[0].first_frame;
     Object.assign(this, { segment: 0, shown: -1, worst: 0, waiting: true });
