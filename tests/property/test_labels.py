@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -146,3 +146,23 @@ class StoreMachine(RuleBasedStateMachine):
 
 def test_store_against_a_model_for_500_steps() -> None:
     run_state_machine_as_test(StoreMachine, settings=settings(max_examples=10, stateful_step_count=50, deadline=None))
+
+
+posts = st.lists(st.tuples(st.integers(0, 7), answers), min_size=1, max_size=8, unique_by=lambda post: post[0])
+
+
+@given(posts.flatmap(lambda made_posts: st.lists(st.sampled_from(made_posts), min_size=1, max_size=8)))
+@example([(5, "tie"), (7, "tie"), (6, "b")])
+@settings(max_examples=15, deadline=None)
+def test_posts_in_any_order_and_any_number_end_with_the_newest(arrived: list[tuple[int, Answer]]) -> None:
+    """A page's outbox may repeat itself and overtake itself; what was said last counts, and nothing said is lost."""
+    with tempfile.TemporaryDirectory() as folder, LabelStore.open(Path(folder) / "labels.db") as store:
+        for seq, answer in arrived:
+            assert store.record("ann", f"key-{seq:05}", [made("p1", 0, answer, "ann")], seq) == 1
+        newest = max(arrived, key=lambda post: post[0])
+        assert [event.answer for event in store.current()] == [newest[1]]
+        assert {event.event.answer for event in store.events()} == {answer for _, answer in arrived}
+        events_before = len(store.events())
+        for seq, answer in arrived:
+            store.record("ann", f"key-{seq:05}", [made("p1", 0, answer, "ann")], seq)
+        assert len(store.events()) == events_before

@@ -144,7 +144,8 @@ def _append(connection: sql.Connection, wanted: list[tuple[AnswerEvent, int]]) -
     for event, seq in wanted:
         question = _question(event)
         revision, previous, previous_seq = newest.get(question, (-1, None, 0))
-        if event == previous:
+        # the same again, but later, is worth a row: what arrives late must not come between
+        if event == previous and seq <= previous_seq:
             continue
         rows.append(_row(event, revision + 1, seq))
         newest[question] = (revision + 1, event, seq)
