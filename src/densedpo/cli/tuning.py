@@ -62,7 +62,9 @@ def sample(
         raise ConfigError("no prompt; give --prompt TEXT or --prompts FILE")
     settings, name = call.settings, run or "base"
     tuned = call.project.need(call.project.run(run), f"densedpo train --name {run}") if run else None
-    model = load_tuned(settings.model, tuned, revision=settings.revision, device=settings.device)
+    model = load_tuned(
+        settings.model, tuned, revision=settings.revision, device=settings.device, dtype=settings.sample.dtype
+    )
     folder = out or call.project.root / "samples" / name
     recipe = resolve_sampling(settings.sample, model.defaults)
     videos = sample_videos(model, chosen, recipe, folder, name)

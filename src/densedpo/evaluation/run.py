@@ -55,7 +55,13 @@ def evaluate(
     # the old summary speaks of videos that may be made again now: while this goes on there is none
     (folder / "summary.json").unlink(missing_ok=True)
     for model_name in [BASE, *runs]:
-        model = load_tuned(settings.model, tuned.get(model_name), revision=settings.revision, device=settings.device)
+        model = load_tuned(
+            settings.model,
+            tuned.get(model_name),
+            revision=settings.revision,
+            device=settings.device,
+            dtype=settings.sample.dtype,
+        )
         fingerprint = fingerprint or model.fingerprint  # the base comes first; a tuned denoiser has one of its own
         recipe = resolve_sampling(settings.sample, model.defaults)
         videos = sample_videos(model, prompts, recipe, folder / "videos" / model_name, model_name)

@@ -103,6 +103,7 @@ def made_by(model: VideoModel, recipe: SamplingRecipe) -> dict[str, Any]:
         "shift": recipe.shift,
         "base": model.fingerprint,
         "lora": _lora_digest(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
 
 

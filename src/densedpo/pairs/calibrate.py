@@ -49,7 +49,7 @@ def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_cl
     longest = max(row["num_frames"] for row in clips)
     chosen = sorted((row for row in clips if row["num_frames"] == longest), key=lambda row: row["clip_id"])[:num_clips]
     sources = [read_video(project.clips / row["clip_id"] / "clip.mp4").frames for row in chosen]
-    recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
+    recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed, str(model.dtype).removeprefix("torch."))
     grid = model.grid(recipe.steps, recipe.shift)
     null_text = model.encode_text([""])
     text = model.encode_text([row["caption"] for row in chosen])
