@@ -16,34 +16,10 @@ import diffusers
 import peft
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from densedpo.models.memory import peak_memory
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}  # dense bf16 by the makers' data sheets
-_CPU_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_CPU_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
-
-
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))
-
-
-def operations(work: Callable[[], object]) -> int:
-    """Return the floating-point operations of the matrix products, convolutions and attention of ``work``.
-
-    Attention backward counts 2.5 times its forward (five products for two), on every device. What checkpointing runs
-    again is counted, as it is run.
-    """
-    # torch has no formula for the CPU's attention
-    formulas = {_CPU_FLASH: _attention_flops, _CPU_FLASH_BACKWARD: _attention_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 @dataclass

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from _measure import operations, timed_ms
+from _measure import timed_ms
 from _model import CAPTION, RandomWan, Shape, make_item, make_trainable, random_clips, step_away
 from torch import Tensor, nn
 
 from densedpo.config import TrainSettings
+from densedpo.models.operations import operations
 from densedpo.models.text import TextCondition
 from densedpo.models.text_book import TextBook
 from densedpo.observe import say

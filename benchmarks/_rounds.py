@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from _measure import Forwards, counted_forwards, memory, operations, timed_ms
+from _measure import Forwards, counted_forwards, memory, timed_ms
 from _prepare import Bench
 from _variants import Calls, Variant, best_policy, live_loss, use, variants
 from torch import Tensor
 
 from densedpo.errors import ConfigError, TrainingError
 from densedpo.models.execution import compile_blocks
+from densedpo.models.operations import operations
 from densedpo.observe import say, warn
 from densedpo.training.draws import Draw
 

@@ -30,6 +30,7 @@ import sqlalchemy as sql
 import uvicorn
 
 from densedpo.config import parse_settings
+from densedpo.keys import stream
 from densedpo.labels import database
 from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.people.desk import Shape
@@ -126,13 +127,14 @@ def served(project: Project, port: int, naive: bool) -> Iterator[psutil.Process]
 
 
 class Person:
-    """One person's page: signs in, then labels pair after pair, thinking ``think_s`` before each answer."""
+    """One person's page: signs in, then labels pair after pair, thinking ``think_s`` before each answer, more or less."""
 
     def __init__(self, port: int, name: str, think_s: float, note: Callable[[str, float], None]) -> None:
         """Sign in as ``name``; every wait is handed to ``note``."""
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self._headers = {"Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json"}
         self._note, self._think_s, self._seq = note, think_s, 0
+        self._rng = stream("benchmark", "thinking", name)
         self._call("", "/api/session", {"name": name})
 
     def _call(self, kind: str, path: str, form: dict[str, Any] | None, **headers: str) -> Any:
@@ -156,7 +158,7 @@ class Person:
             for shown in ("first", "second"):
                 self._call("part of a video", task["media"][shown], None, Range="bytes=1000000-1065535")
             for segment in range(SEGMENTS):
-                time.sleep(self._think_s)
+                time.sleep(self._think_s * float(self._rng.uniform(0.5, 1.5)))
                 self._seq += 1
                 answers = [{"segment": segment, "answer": "first", "dwell_s": self._think_s}]
                 form = {"task_id": task["task_id"], "key": uuid.uuid4().hex, "seq": self._seq, "answers": answers}
@@ -182,7 +184,8 @@ def measure(port: int, people: int, think_s: float, seconds: float, server: psut
     began = time.monotonic()
     for number, thread in enumerate(threads):
         thread.start()
-        time.sleep(think_s / people if number + 1 < people else 0)  # people do not press keys in step
+        # people do not work in step: they start at all moments of a pair
+        time.sleep(think_s * SEGMENTS / people if number + 1 < people else 0)
     for thread in threads:
         thread.join()
     spent = time.monotonic() - began

@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from _measure import machine, memory, operations, timed_ms
+from _measure import machine, memory, timed_ms
 from _model import CAPTION, LARGE, RandomWan, Shape, random_clips
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanVideoToVideoPipeline
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError
 from densedpo.models.execution import compile_for_sampling
 from densedpo.models.load import resolve_device
+from densedpo.models.operations import operations
 from densedpo.models.sampling import decode_frames
 from densedpo.models.step_cache import step_cache
 from densedpo.observe import print_json, say, warn

@@ -16,6 +16,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from densedpo.models.operations import operations
+
 ROOT = Path(__file__).parents[2]
 KEYS = {
     "variant", "operations", "operations_ratio_over_b1", "wall_ms_median", "wall_ratio_over_b1", "wall_ratio_iqr",
@@ -31,24 +33,24 @@ def counters(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return _measure
 
 
-def test_attention_is_counted_forward_backward_and_again(counters: ModuleType) -> None:
+def test_attention_is_counted_forward_backward_and_again() -> None:
     heads, queries, keys, width = 3, 40, 24, 8
     q = torch.ones(1, heads, queries, width, requires_grad=True)
     k, v = (torch.ones(1, heads, keys, width, requires_grad=True) for _ in range(2))
     forward = 4 * heads * queries * keys * width  # two products of 2 m n k operations
-    assert counters.operations(lambda: scaled_dot_product_attention(q, k, v)) == forward
-    assert counters.operations(lambda: scaled_dot_product_attention(q, k, v).sum().backward()) == 3.5 * forward
+    assert operations(lambda: scaled_dot_product_attention(q, k, v)) == forward
+    assert operations(lambda: scaled_dot_product_attention(q, k, v).sum().backward()) == 3.5 * forward
 
     def again() -> None:
         checkpoint(scaled_dot_product_attention, q, k, v, use_reentrant=False).sum().backward()
 
-    assert counters.operations(again) == 4.5 * forward
+    assert operations(again) == 4.5 * forward
 
 
-def test_linear_layers_are_counted(counters: ModuleType) -> None:
+def test_linear_layers_are_counted() -> None:
     layer, batch = torch.nn.Linear(16, 32), torch.ones(10, 16)
-    assert counters.operations(lambda: layer(batch)) == 2 * 10 * 16 * 32
-    assert counters.operations(lambda: layer(batch).sum().backward()) == 2 * (2 * 10 * 16 * 32)  # no input gradient
+    assert operations(lambda: layer(batch)) == 2 * 10 * 16 * 32
+    assert operations(lambda: layer(batch).sum().backward()) == 2 * (2 * 10 * 16 * 32)  # no input gradient
 
 
 def test_forwards_are_counted_by_videos(counters: ModuleType) -> None:

@@ -105,7 +105,7 @@ def test_the_fingerprint_covers_tokenizer_files(folder: Path, name: str) -> None
 
 
 def test_a_hub_models_parts_are_fetched_and_no_release_that_lies_whole_beside_them() -> None:
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils._paths import filter_repo_objects
 
     from densedpo.models import load
 
