@@ -240,3 +240,34 @@ def test_a_broken_video_is_said_and_blocks_nothing(make_site: MakeSite, make_des
     page.keyboard.press("Enter")
     page.wait_for_timeout(500)
     assert site.letters("task0") == "?????"
+
+
+TICKS = """async () => {
+  const { Player, SPEEDS } = await import('/static/js/player/player.js');
+  let tick = null;
+  window.requestAnimationFrame = (call) => { tick = call; return 1; };
+  performance.now = () => 0;
+  const segments = [0, 8, 16, 24, 32].map((first) => ({ first_frame: first, num_frames: 8 }));
+  const clip = { task: { width: 8, height: 8 }, segments, fps: 8, numFrames: 40, sources: [1, 1], errors: {},
+    ready: Promise.resolve(), want() {}, has: () => true, drift: () => 0, pictures: () => [null, null] };
+  const player = new Player({ open() {}, paint() {} });
+  const seen = new Set();
+  player.open(clip);
+  player.choose(1);
+  tick(0);
+  player.addEventListener('frame', ({ detail }) => seen.add(detail.frame));
+  player.play();
+  let now = 0;
+  for (const speed of SPEEDS) {
+    player.setSpeed(speed);
+    for (const step of [1000 / 60, 1000 / 48, 1000 / 144, 31.25, 125, 7]) {
+      for (let count = 0; count < 3000; count += 1) tick(now += step);
+    }
+  }
+  return [...seen].sort((one, two) => one - two);
+}"""
+
+
+def test_no_rounding_lets_a_loop_show_a_frame_beyond_it(make_site: MakeSite, make_desk: Callable[..., Desk]) -> None:
+    page = make_desk(make_site()).open("/admin", work=False)
+    assert page.evaluate(TICKS) == list(range(8, 16))

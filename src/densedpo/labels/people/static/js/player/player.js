@@ -138,7 +138,7 @@ export class Player extends EventTarget {
     const [start, stop] = this.range;
     let next = this.position + Math.min(seconds, 0.5) * this.clip.fps * this.speed;
     if (next > stop - 1e-5) { // rounding must not show the frame after the loop
-      if (this.loop === "off") { next = stop - 1; this.playing = false; this.#changed(); } else next = start + ((next - start) % (stop - start));
+      if (this.loop === "off") { next = stop - 1; this.playing = false; this.#changed(); } else next = start + (Math.max(0, next - stop) % (stop - start));
     }
     const target = Math.floor(next + 1e-6);
     this.position = this.clip.has(target) ? next : this.#nearest(target, start, stop);
