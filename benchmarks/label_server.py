@@ -127,7 +127,7 @@ def served(project: Project, port: int, naive: bool) -> Iterator[psutil.Process]
 
 
 class Person:
-    """One person's page: signs in, then labels pair after pair, thinking ``think_s`` before each answer, more or less."""
+    """One person's page: signs in, then labels pair after pair, thinking about ``think_s`` before each answer."""
 
     def __init__(self, port: int, name: str, think_s: float, note: Callable[[str, float], None]) -> None:
         """Sign in as ``name``; every wait is handed to ``note``."""

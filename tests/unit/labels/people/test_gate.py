@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,8 @@ def test_settings_of_the_page_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"serve\.overlap"):
         parse_settings({"serve": {"overlap": 0}})
     assert quote("é") in f"/#token={quote('é')}"
+
+
+def test_small_replies_do_not_wait_for_the_other_side() -> None:
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY
