@@ -94,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: if the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # only with the protocol named does asyncio send small replies at once; else each could wait 40 ms for the other side
+    # only with the protocol named does asyncio send small replies at once; else one may wait 40 ms for the other side
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
