@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densedpo.cli.app import clips_app, pairs_app
 from densedpo.cli.verb import Call, verb
+from densedpo.config import Settings
+
+if TYPE_CHECKING:
+    from densedpo.models.base import VideoModel
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Make at most this many pairs.")]
 
@@ -51,19 +55,9 @@ def pairs_make(call: Call, limit: Limit = None) -> Any:
     Guided pairs share motion and differ in detail; eta is the noise level they start from. --mode independent makes
     the pairs of vanilla DPO.
     """
-    from densedpo.models.load import load_model
     from densedpo.pairs.make import make_pairs
 
-    settings = call.settings
-    stored = settings.pairs.storage_dtype
-    model = load_model(
-        settings.model,
-        revision=settings.revision,
-        device=settings.device,
-        dtype=settings.pairs.dtype,
-        storage_dtype=stored,
-    )
-    return make_pairs(call.project, model, settings, limit=limit)
+    return make_pairs(call.project, _model(call.settings), call.settings, limit=limit)
 
 
 @verb(pairs_app, "calibrate", sections=("", "pairs"))
@@ -72,16 +66,19 @@ def pairs_calibrate(
     clips: Annotated[int, typer.Option(min=1, help="Clips to try.")] = 8,
 ) -> Any:
     """Find the eta range that keeps the motion and still changes the detail, for this model and these clips."""
-    from densedpo.models.load import load_model
     from densedpo.pairs.calibrate import calibrate
 
-    settings = call.settings
-    stored = settings.pairs.storage_dtype
-    model = load_model(
+    return calibrate(call.project, _model(call.settings), call.settings, num_clips=clips)
+
+
+def _model(settings: Settings) -> VideoModel:
+    """Load the model as pairs are made with it."""
+    from densedpo.models.load import load_model
+
+    return load_model(
         settings.model,
         revision=settings.revision,
         device=settings.device,
         dtype=settings.pairs.dtype,
-        storage_dtype=stored,
+        storage_dtype=settings.pairs.storage_dtype,
     )
-    return calibrate(call.project, model, settings, num_clips=clips)

@@ -38,6 +38,7 @@ from densedpo.models.folder import (
     number,
     read_config,
     scheduler_file,
+    tokenize,
 )
 from densedpo.models.text import TextCondition
 
@@ -113,14 +114,7 @@ class CogVideoXModel(VideoModel):
     def encode_text(self, prompts: list[str]) -> TextCondition:
         """Return embeddings of all positions, padding included, as in the pipeline."""
         with self.in_use(self.text_encoder):
-            tokens = self.tokenizer(
-                prompts,
-                padding="max_length",
-                max_length=self.defaults.text_length,
-                truncation=True,
-                add_special_tokens=True,
-                return_tensors="pt",
-            ).to(self.device)
+            tokens = tokenize(self.tokenizer, prompts, self.defaults.text_length).to(self.device)
             return TextCondition({"hidden": self.text_encoder(tokens.input_ids).last_hidden_state})
 
     @torch.no_grad()

@@ -161,3 +161,16 @@ def _shape_of_part(kind: type[Any], folder: Path, name: str, dtype: torch.dtype)
 def load_tokenizer(folder: Path, name: str = "tokenizer") -> Any:
     """Load a tokenizer; code that it may bring along is never run."""
     return AutoTokenizer.from_pretrained(folder, subfolder=name, local_files_only=True, trust_remote_code=False)
+
+
+def tokenize(tokenizer: Any, prompts: list[str], length: int) -> Any:
+    """Return ids and mask of prompts [B, L], cut or padded to ``length`` tokens with their special ones."""
+    return tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )

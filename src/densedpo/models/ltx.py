@@ -39,6 +39,7 @@ from densedpo.models.folder import (
     number,
     read_config,
     scheduler_file,
+    tokenize,
 )
 from densedpo.models.text import TextCondition
 
@@ -101,14 +102,7 @@ class LtxModel(FlowModel):
     def encode_text(self, prompts: list[str]) -> TextCondition:
         """Return embeddings, padding included, and the mask of the tokens that the denoiser looks at."""
         with self.in_use(self.text_encoder):
-            tokens = self.tokenizer(
-                prompts,
-                padding="max_length",
-                max_length=self.defaults.text_length,
-                truncation=True,
-                add_special_tokens=True,
-                return_tensors="pt",
-            ).to(self.device)
+            tokens = tokenize(self.tokenizer, prompts, self.defaults.text_length).to(self.device)
             mask = tokens.attention_mask if self._is_condition else None  # the earlier pipeline's encoder sees padding
             hidden: Tensor = self.text_encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
             return TextCondition({"hidden": hidden, "mask": tokens.attention_mask.bool()})

@@ -37,6 +37,7 @@ from densedpo.models.folder import (
     number,
     read_config,
     scheduler_file,
+    tokenize,
 )
 from densedpo.models.text import TextCondition
 from densedpo.observe import say
@@ -105,15 +106,9 @@ class WanModel(FlowModel):
     def encode_text(self, prompts: list[str]) -> TextCondition:
         """Return embeddings; positions behind the end of a prompt are zero, as in the pipeline."""
         with self.in_use(self.text_encoder):
-            tokens = self.tokenizer(
-                [prompt_clean(prompt) for prompt in prompts],
-                padding="max_length",
-                max_length=self.defaults.text_length,
-                truncation=True,
-                add_special_tokens=True,
-                return_attention_mask=True,
-                return_tensors="pt",
-            ).to(self.device)
+            tokens = tokenize(self.tokenizer, [prompt_clean(p) for p in prompts], self.defaults.text_length).to(
+                self.device
+            )
             hidden: Tensor = self.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
             return TextCondition({"hidden": hidden * tokens.attention_mask[..., None].to(hidden.dtype)})
 
