@@ -7,7 +7,7 @@ batches, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from densedpo.config import PairSettings
@@ -31,6 +31,15 @@ class Recipe:
     vae_tiling: bool = False
     dtype: str = "float32"
     storage_dtype: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What enters a pair's id. A setting that came later has a default, and at it leaves the ids of before alone."""
+        return {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.default is MISSING or getattr(self, item.name) != item.default
+        }
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def plan_pairs(
             rng = stream(recipe.seed, "eta", clip["clip_id"], repeat)
             eta = float(rng.uniform(recipe.eta_low, recipe.eta_high))
             made_from = [clip[name] for name in ("clip_id", "sha256", "caption")]
-            pair_id = content_id("pair", made_from, repeat, eta, vars(recipe), fingerprint)
+            pair_id = content_id("pair", made_from, repeat, eta, recipe.identity, fingerprint)
             planned.append(PlannedPair(pair_id, clip["clip_id"], clip["caption"], eta, clip["num_frames"]))
     return planned[:limit]
 

@@ -147,3 +147,15 @@ def test_batches_hold_pairs_that_run_the_same_steps() -> None:
 def test_one_end_of_the_range_may_not_cross_the_familys_other() -> None:
     with pytest.raises(ConfigError, match="eta_low"):
         resolve_recipe(PairSettings(eta_low=0.95), WAN_2_1, 0)
+
+
+def test_a_setting_that_came_later_renames_no_pair_at_its_default() -> None:
+    clips = [{"clip_id": "c", "caption": "x", "sha256": "s", "num_frames": 33}]
+
+    def id_with(**changes: object) -> str:
+        recipe = resolve_recipe(PairSettings.model_validate(changes), WAN_2_1, 0)
+        return plan_pairs(clips, recipe, "model", pairs_per_clip=1, limit=None)[0].pair_id
+
+    assert id_with() == "811c79e0204c14a8"  # as version 0.1.0 named it
+    names = {id_with(), id_with(step_cache=0.1), id_with(vae_tiling=True), id_with(cfg=4.0)}
+    assert len(names) == 4
