@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What enters a pair's id. A setting that came later has a default, and at it leaves the ids of before alone."""
+        """What enters a pair's id. A setting that came later has a default, and at it leaves older ids alone."""
         return {
             item.name: getattr(self, item.name)
             for item in fields(self)
