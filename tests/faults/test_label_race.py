@@ -18,6 +18,7 @@ from densedpo.labels.schema import claims, queue
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 RACERS = 8
+PAIRS = int(os.environ.get("LABEL_RACE_PAIRS", "300"))  # the long form has 2,000
 SCRIPT = Path(__file__).with_name("label_racer.py")
 
 
@@ -43,7 +44,7 @@ def race(location: Path | str, pairs: int, rule: str, leaves: float = 0.0, lease
         racer.stdin.write("go\n")
         racer.stdin.flush()
     for racer in racers:
-        out, errors = racer.communicate(timeout=200)
+        out, errors = racer.communicate(timeout=200 + PAIRS)
         assert racer.returncode == 0, errors
         assert errors == ""  # no "locked", nothing else
         lines += [line.split() for line in out.splitlines()]
@@ -56,9 +57,9 @@ def doubled(lines: list[list[str]]) -> int:
 
 
 def test_nobody_gets_what_another_holds(tmp_path: Path) -> None:
-    lines = race(tmp_path / "labels.db", 300, "queue")
+    lines = race(tmp_path / "labels.db", PAIRS, "queue")
     assert doubled(lines) == 0
-    assert len({pair for _, pair in lines}) == len(lines) == 300
+    assert len({pair for _, pair in lines}) == len(lines) == PAIRS
 
 
 def test_the_read_then_update_twin_is_caught(tmp_path: Path) -> None:

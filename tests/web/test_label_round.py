@@ -16,9 +16,12 @@ from playwright.sync_api import Browser, Page
 from tests.web.conftest import Desk
 from tests.web.label_site import holds, until
 
+from densedpo.config import parse_settings
 from densedpo.labels.snapshot import freeze
+from densedpo.models.load import load_model
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
+from densedpo.training.run import train
 
 pytestmark = [pytest.mark.web, pytest.mark.slow]
 
@@ -94,8 +97,8 @@ def label_everything(page: Page) -> int:
     raise AssertionError("there is no end")
 
 
-def test_a_round_of_labelling_becomes_a_snapshot(
-    serve: Callable[..., Real], make_real_desk: Callable[..., Desk]
+def test_a_round_of_labelling_becomes_a_snapshot_that_training_reads(
+    serve: Callable[..., Real], make_real_desk: Callable[..., Desk], tiny_model_folder: Path
 ) -> None:
     real = serve("--overlap", "1", "--gold-every", "0", "--repeat-every", "0")
     desk = make_real_desk(real)
@@ -108,11 +111,16 @@ def test_a_round_of_labelling_becomes_a_snapshot(
     pairs = read_table(real.project.pairs_table)
     assert label_everything(page) == len(pairs)
     assert desk.troubles == []
-    rows = read_table(freeze(real.project, "person", 1.0, keep_flagged=True).path)  # nobody labels as fast as a test
+    snapshot = freeze(real.project, "person", 1.0, keep_flagged=True)  # nobody labels as fast as a test
+    rows = read_table(snapshot.path)
     assert {row["pair_id"] for row in rows} == {row["pair_id"] for row in pairs}
     answers = Counter(answer for row in rows for answer in row["segment_answers"])
     assert answers["tie"] == 1
     assert answers["a"] > 0 < answers["b"]  # the first shown is not always the same side
+    chosen = {"max_steps": 2, "batch_size": 2, "micro_batch_size": 2, "lora_rank": 4, "eval_share": 0}
+    settings = parse_settings({"model": str(tiny_model_folder), "device": "cpu", "train": chosen})
+    summary = train(real.project, load_model(str(tiny_model_folder), device="cpu"), settings, "run", snapshot.path)
+    assert (summary.steps, summary.snapshot) == (2, snapshot.id)
 
 
 def test_a_server_killed_and_started_again_gets_every_answer_once(

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page
 from tests.web.conftest import Desk, MakeSite
 from tests.web.label_site import holds, until
+from tests.web.payloads import PAYLOADS as SIXTY
 
 pytestmark = pytest.mark.web
 MakeDesk = Callable[..., Desk]
@@ -225,6 +226,30 @@ def test_script_in_data_stays_text(make_site: MakeSite, make_desk: MakeDesk) -> 
         assert page.evaluate("window.pwned") is None
         assert desk.troubles == []
         desk.context.close()
+
+
+def test_sixty_scripts_as_names_stay_text(make_site: MakeSite, make_desk: MakeDesk) -> None:
+    desk = make_desk(make_site(role="admin", overview=overview(*SIXTY)))
+    page = desk.open("/admin", work=False)
+    page.locator(".panel td").first.wait_for()
+    shown = "\n".join(page.locator(".panel td").all_inner_texts())
+    assert [payload for payload in SIXTY if payload not in shown] == []
+    assert page.evaluate("window.pwned") is None
+    assert desk.troubles == []
+
+
+@pytest.mark.slow
+def test_sixty_scripts_as_captions_stay_text(make_site: MakeSite, make_desk: MakeDesk) -> None:
+    site = make_site()
+    desk = make_desk(site)
+    page = desk.open()
+    for payload in SIXTY:
+        site.caption = payload
+        page.reload()
+        Desk.ready(page)
+        assert page.locator(".caption").inner_text() == payload
+        assert page.evaluate("window.pwned") is None
+    assert desk.troubles == []
 
 
 NAMELESS = """() => [...document.querySelectorAll('button, input, select, a, canvas, video, [role=img]')]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.unit.report.project_maker import make_project
+from tests.web.payloads import PAYLOADS
 
 from densedpo.report.build import build_report
 from densedpo.store.project import Project
@@ -200,6 +201,17 @@ def test_players_out_of_sight_let_go_of_their_videos(watched: Watched, index: Pa
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     page.wait_for_timeout(600)
     assert page.locator("#pairs video[src]").count() == 0
+    assert watched.troubles == []
+
+
+def test_sixty_scripts_in_data_stay_text(watched: Watched, tmp_path: Path) -> None:
+    halves = {0: " ".join(PAYLOADS[:30]), 1: " ".join(PAYLOADS[30:])}
+    project = make_project(tmp_path / "sixty", pairs=3, runs=("dense",), captions=halves, prompt=halves[0])
+    page = watched.page
+    page.goto(build_report(project).as_uri())
+    text = page.evaluate("document.body.textContent")
+    assert [payload for payload in PAYLOADS if payload not in text] == []
+    assert page.evaluate("window.pwned") is None
     assert watched.troubles == []
 
 
