@@ -23,7 +23,10 @@ class ClipLatents:
         """Keep what is needed; ``clips`` is the folder of the clips."""
         weight = next(model.vae.parameters())
         self._model, self._clips = model, clips
-        self._folder = folder / f"{model.fingerprint}-{str(weight.dtype).removeprefix('torch.')}"
+        made_in = str(weight.dtype).removeprefix("torch.") + (
+            "-tiled" if getattr(model.vae, "use_tiling", False) else ""
+        )
+        self._folder = folder / f"{model.fingerprint}-{made_in}"
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def look(self, clip: Row) -> Tensor | MediaError | None:

@@ -19,6 +19,7 @@ from densedpo.keys import noise
 from densedpo.models.load import load_model
 from densedpo.models.sampling import denoise, to_video
 from densedpo.models.wan import WAN_2_1
+from densedpo.pairs.clip_latents import ClipLatents
 from densedpo.pairs.make import make_pairs
 from densedpo.pairs.plan import plan_batches, plan_pairs, resolve_recipe
 from densedpo.store.files import sha256_file
@@ -159,3 +160,12 @@ def test_a_setting_that_came_later_renames_no_pair_at_its_default() -> None:
     assert id_with() == "811c79e0204c14a8"  # as version 0.1.0 named it
     names = {id_with(), id_with(step_cache=0.1), id_with(vae_tiling=True), id_with(cfg=4.0)}
     assert len(names) == 4
+
+
+def test_latents_made_in_tiles_are_not_taken_for_whole_ones(pairs_project: Path, tiny_model_folder: Path) -> None:
+    project, model = Project(pairs_project), load_model(str(tiny_model_folder), device="cpu")
+    clip = read_table(project.clips_table)[0]
+    folder = project.cache / "clip-latents"
+    assert ClipLatents(model, project.clips, folder).look(clip) is None  # encoded when the project was made
+    model.vae.enable_tiling()  # type: ignore[operator]
+    assert isinstance(ClipLatents(model, project.clips, folder).look(clip), torch.Tensor)
