@@ -54,6 +54,7 @@ class Asked:
     """A judge that prefers a and counts."""
 
     name, settings_digest = "asked", "0"
+    parallel = 1
 
     def __init__(self) -> None:
         self.calls = 0

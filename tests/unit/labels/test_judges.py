@@ -46,6 +46,7 @@ class Scripted:
 
     said: Iterator[Judgement]
     settings_digest: str = "one"
+    parallel: int = 1
     name: str = "scripted"
     asked: list[SegmentPair] = field(default_factory=list)
 

@@ -6,13 +6,20 @@ what they say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from densedpo.errors import LabelError
 from densedpo.labels.answers import Answer, Outcome
+
+_MIRRORED: dict[Answer, Answer] = {"a": "b", "b": "a"}
+
+
+class BudgetError(LabelError):
+    """The next question could cost more than is left; nothing was asked, and what was answered is kept."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +31,17 @@ class SegmentPair:
     fps: float
     caption: str | None = None
 
+    def mirrored(self) -> SegmentPair:
+        """Return the same segment with its sides exchanged."""
+        return replace(self, frames_a=self.frames_b, frames_b=self.frames_a)
+
 
 @dataclass(frozen=True)
 class Judgement:
     """What a judge said; ``answer`` is None exactly when ``outcome`` is not "ok".
 
     ``confidence`` is in [0, 1], None where the judge has none that means anything; ``raw`` is what it said word by
-    word; ``cost`` is in US dollars.
+    word; ``cost`` is in US dollars; ``calls`` were made for it, ``cached`` answers were known from before.
     """
 
     answer: Answer | None
@@ -39,11 +50,20 @@ class Judgement:
     reason: str = ""
     raw: str = ""
     cost: float = 0.0
+    calls: int = 0
+    cached: int = 0
+
+    def mirrored(self) -> Judgement:
+        """Return the judgement of the mirrored pair that says the same."""
+        return self if self.answer is None else replace(self, answer=_MIRRORED.get(self.answer, self.answer))
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """A judge: its name (the author of its answers), the digest of all that shapes its answers, and its judging."""
+    """A judge: its name (the author of its answers), the digest of all that shapes its answers, and its judging.
+
+    ``parallel`` is the number of segments that may be judged at the same time, from as many threads.
+    """
 
     @property
     def name(self) -> str:
@@ -55,6 +75,24 @@ class Judge(Protocol):
         """Return the id of the settings that shape the answers: other settings, other digest."""
         ...
 
+    @property
+    def parallel(self) -> int:
+        """Return how many segments may be judged at the same time."""
+        ...
+
     def judge(self, pair: SegmentPair) -> Judgement:
-        """Return the judgement of one segment; failures are outcomes, not exceptions."""
+        """Return the judgement of one segment; failures are outcomes, not exceptions.
+
+        Raises:
+            BudgetError: if the judge may not ask any more.
+        """
+        ...
+
+
+@runtime_checkable
+class OrderedJudge(Judge, Protocol):
+    """A judge whose answer may depend on which side it sees first, and that can be asked in one order alone."""
+
+    def judge_in_order(self, pair: SegmentPair) -> Judgement:
+        """Return what is said when ``frames_a`` comes first and nothing is asked the other way round."""
         ...

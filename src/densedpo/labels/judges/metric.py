@@ -35,6 +35,7 @@ class MetricJudge:
     """
 
     tie_band: float = 0.05
+    parallel: int = 1
 
     @property
     def name(self) -> str:

@@ -1,0 +1,25 @@
+"""What all sections of the settings share. Part of ``densedpo.config``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Item = TypeVar("Item")
+Share = Annotated[float, Field(gt=0, le=1)]
+MAX_SEED = 2**63 - 1
+
+
+def _split(value: Any) -> Any:
+    """Read ``a,b`` as a list, so that a flag and YAML may say the same."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Listed = Annotated[tuple[Item, ...], BeforeValidator(_split)]
+
+
+class Section(BaseModel):
+    """A section of the settings: an unknown key fails, nothing changes after reading, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
