@@ -22,4 +22,4 @@ app.add_typer(pairs_app, name="pairs")
 app.add_typer(label_app, name="label")
 app.add_typer(miniworld_app, name="miniworld")
 
-from densedpo.cli import data, labels, tuning, world  # noqa: E402, F401  (they register their verbs)
+from densedpo.cli import data, evaluation, labels, tuning, world  # noqa: E402, F401  (they register their verbs)

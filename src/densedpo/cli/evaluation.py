@@ -1,0 +1,47 @@
+"""Verbs for evaluation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densedpo.cli.app import app
+from densedpo.cli.verb import Call, verb
+
+
+class ScorerName(StrEnum):
+    """Scorers that can be used."""
+
+    frames = "frames"
+    examiner = "examiner"
+
+
+@verb(app, "evaluate", sections=("", "sample"))
+def evaluate(
+    call: Call,
+    run: Annotated[list[str] | None, typer.Option(help="Run to compare with the base; repeat for several.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file.", show_default="the miniature's held-out")] = None,
+    scorer: Annotated[ScorerName, typer.Option(help="examiner needs captions of the miniature world.")] = (
+        ScorerName.frames
+    ),
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "evaluation",
+) -> Any:
+    """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality."""
+    from densedpo.errors import ConfigError
+    from densedpo.evaluation.prompts import load_prompts
+    from densedpo.evaluation.run import evaluate as run_evaluation
+    from densedpo.evaluation.scorers import FrameScorer
+    from densedpo.miniworld.scorer import ExaminerScorer
+    from densedpo.miniworld.world_clips import held_out_prompts
+    from densedpo.training.run import finished_runs
+
+    if prompts is None and call.settings.model != "miniature":
+        raise ConfigError("--prompts FILE is needed: only the miniature brings prompts of its own")
+    chosen = load_prompts(prompts) if prompts else held_out_prompts()
+    runs = run or finished_runs(call.project)
+    return run_evaluation(
+        call.project, call.settings, runs, chosen, FrameScorer() if scorer == "frames" else ExaminerScorer(), name
+    )
