@@ -17,6 +17,7 @@ from densedpo.config_evaluation import SampleSettings
 from densedpo.config_judges import JudgeSettings
 from densedpo.config_labels import LabelSettings, ServeSettings
 from densedpo.config_section import MAX_SEED, Listed, Section, Share
+from densedpo.config_study import StudySettings
 from densedpo.errors import ConfigError
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ServeSettings",
     "Settings",
     "Share",
+    "StudySettings",
     "TrainSettings",
     "dump_settings",
     "load_settings",
@@ -247,6 +249,7 @@ class Settings(Section):
     judge: JudgeSettings = JudgeSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
+    study: StudySettings = StudySettings()
 
 
 PAPER_TRAIN: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from densedpo.config_section import Section
+from densedpo.config_section import Hosted, Section
 
 
 class LabelSettings(Section):
@@ -33,20 +33,13 @@ class LabelSettings(Section):
     )
 
 
-class ServeSettings(Section):
+class ServeSettings(Hosted):
     """The labelling page: where it listens, what people are asked and in which order."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; beyond this machine only with invited people")
-    port: int = Field(8753, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    public_url: str | None = Field(
-        None,
-        description="address that people open, if a proxy stands in between (by invitation only then); by default none",
-    )
     overlap: int = Field(1, ge=1, le=100, description="people who label each pair")
     order: Literal["table", "shuffled", "uncertain", "useful"] = Field(
         "table", description="pairs first: as stored, shuffled, or by judges' answers the least certain or most decided"
     )
-    lease_s: float = Field(600.0, ge=10, description="time after which a pair that was not worked on goes to others")
     show_caption: bool = Field(True, description="show the caption beside the videos")
     whole_clip: bool = Field(False, description="ask about the whole clip too, after its segments")
     offer_ties_below: float = Field(

@@ -23,3 +23,15 @@ class Section(BaseModel):
     """A section of the settings: an unknown key fails, nothing changes after reading, numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Hosted(Section):
+    """Where a page listens, and how long people keep what they were given."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; beyond this machine only with invited people")
+    port: int = Field(8753, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    public_url: str | None = Field(
+        None,
+        description="address that people open, if a proxy stands in between (by invitation only then); by default none",
+    )
+    lease_s: float = Field(600.0, ge=10, description="time after which a pair that was not worked on goes to others")
