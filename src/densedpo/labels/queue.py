@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from densedpo.labels.database import Database
 from densedpo.labels.schema import claims, queue
 
 State = Literal["leased", "submitted", "expired", "surplus"]
+# (person, open pairs with the places left in each, pairs they had) -> one of the open pairs
+Choose = Callable[[str, Mapping[str, int], Collection[str]], str]
 REVIEW_SLOT = -1
 _RELEASED_AT_ONCE = 100
 
@@ -49,9 +51,18 @@ class Queue:
     """The order of work over one database; threads and processes may share it."""
 
     def __init__(
-        self, database: Database, overlap: int, lease_s: float, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        overlap: int,
+        lease_s: float,
+        clock: Callable[[], float] = time.time,
+        choose: Choose | None = None,
     ) -> None:
-        """Work on the queue in ``database`` with ``overlap`` people a pair and leases of ``lease_s`` seconds."""
+        """Work on the queue in ``database`` with ``overlap`` people a pair and leases of ``lease_s`` seconds.
+
+        Everybody gets the pairs in the queue's order, unless ``choose`` picks from what is open.
+        """
+        self._choose = choose
         self.lease_s = lease_s
         self._database = database
         self._overlap = overlap
@@ -199,6 +210,11 @@ class Queue:
 
     def _next_free(self, connection: sql.Connection, annotator: str) -> str | None:
         mine = sql.select(claims.c.task_id).where(claims.c.pair_id == queue.c.pair_id, claims.c.annotator == annotator)
+        if self._choose is not None:
+            left = sql.select(queue.c.pair_id, queue.c.free).where(queue.c.open, ~mine.exists()).order_by(queue.c.rank)
+            had = sql.select(claims.c.pair_id).where(claims.c.annotator == annotator, claims.c.task == "work")
+            offered = {row.pair_id: row.free for row in connection.execute(left)}
+            return self._choose(annotator, offered, list(connection.scalars(had))) if offered else None
         start = self._starts.get(annotator, 0)
         for first in dict.fromkeys((start, 0)):
             wanted = sql.select(queue.c.pair_id, queue.c.rank).where(

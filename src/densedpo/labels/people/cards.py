@@ -6,30 +6,15 @@ measure self-consistency comes mirrored, so that a habit of choosing one side do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Callable, Iterable
 
 from densedpo.errors import ConfigError
 from densedpo.keys import stream_seed
-from densedpo.labels.answers import WHOLE_CLIP, Answer, AnswerEvent, Side
-from densedpo.labels.grid import SegmentGrid
-from densedpo.labels.people.forms import OneAnswer, SegmentShown, ShownAnswer, Tag
+from densedpo.labels.answers import Answer, AnswerEvent, Side
+from densedpo.labels.people.asks import Card, Span, grid_of
+from densedpo.labels.people.forms import OneAnswer, ShownAnswer, Tag
 from densedpo.labels.queue import Claim
 from densedpo.store.tables import Row
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """The part of a pair's row that the page needs."""
-
-    pair_id: str
-    caption: str
-    fps: float
-    num_frames: int
-    height: int
-    width: int
 
 
 def cards(pairs: Iterable[Row], segment_s: float) -> dict[str, Card]:
@@ -43,12 +28,6 @@ def cards(pairs: Iterable[Row], segment_s: float) -> dict[str, Card]:
         names = ("pair_id", "caption", "fps", "num_frames", "height", "width")
         found[row["pair_id"]] = Card(*(row[name] for name in names))
     return found
-
-
-@lru_cache(maxsize=256)
-def grid_of(num_frames: int, fps: float, segment_s: float) -> SegmentGrid:
-    """Return the segment grid of a clip; clips of one model share it."""
-    return SegmentGrid(num_frames, fps, segment_s)
 
 
 def shown_first(claim: Claim) -> Side:
@@ -70,26 +49,8 @@ def shown_answer(answer: Answer, first: Side) -> ShownAnswer:
     return answer
 
 
-def segments_shown(grid: SegmentGrid, differences: Sequence[float] | None, offer_below: float) -> list[SegmentShown]:
-    """Return the segments of a clip; a tie is offered where no frame differs by ``offer_below`` or more levels."""
-    made = []
-    for index in range(grid.num_segments):
-        frames, (start_s, end_s) = grid.frames_of(index), grid.bounds_s(index)
-        inside = differences[frames] if differences is not None else ()
-        offered: Literal["tie"] | None = "tie" if inside and max(inside) < offer_below else None
-        count = frames.stop - frames.start
-        made.append(
-            SegmentShown(
-                index=index, start_s=start_s, end_s=end_s, first_frame=frames.start, num_frames=count, offered=offered
-            )
-        )
-    return made
-
-
-def event_of(claim: Claim, given: OneAnswer, grid: SegmentGrid, settings_digest: str) -> AnswerEvent:
+def event_of(claim: Claim, given: OneAnswer, span: Span, settings_digest: str) -> AnswerEvent:
     """Return the event that a person's answer amounts to; a taken-back one is ``withdrawn``."""
-    whole = given.segment == WHOLE_CLIP
-    start_s, end_s = (0.0, grid.duration_s) if whole else grid.bounds_s(given.segment)
     first = shown_first(claim)
     return AnswerEvent(
         pair_id=claim.pair_id,
@@ -98,9 +59,9 @@ def event_of(claim: Claim, given: OneAnswer, grid: SegmentGrid, settings_digest:
         outcome="withdrawn" if given.answer is None else "ok",
         source="person",
         author=claim.annotator,
-        segment_s=grid.segment_s,
-        start_s=start_s,
-        end_s=end_s,
+        segment_s=span.segment_s,
+        start_s=span.start_s,
+        end_s=span.end_s,
         settings_digest=settings_digest,
         task=claim.task,
         tags=",".join(tag for tag in _TAGS if tag in given.tags),

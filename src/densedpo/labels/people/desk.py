@@ -15,27 +15,17 @@ import sqlalchemy as sql
 
 from densedpo.config_labels import ServeSettings
 from densedpo.errors import LabelError
-from densedpo.keys import content_id
 from densedpo.labels.answers import WHOLE_CLIP, Answer, AnswerEvent, Side
 from densedpo.labels.people import forms
+from densedpo.labels.people.asks import Asked, Card
 from densedpo.labels.people.assign import Assigner
-from densedpo.labels.people.cards import (
-    Card,
-    event_of,
-    grid_of,
-    others_answers,
-    own_answers,
-    segments_shown,
-    shown_answer,
-    shown_first,
-)
+from densedpo.labels.people.cards import event_of, others_answers, own_answers, shown_answer, shown_first
 from densedpo.labels.people.media import opaque_id
 from densedpo.labels.people.progress import own_progress, team_progress
 from densedpo.labels.people.roster import Person, Roster
 from densedpo.labels.queue import Claim, Queue
 from densedpo.labels.store import LabelStore, read_current
 
-GUIDELINES = "1"
 Gold = Mapping[str, Mapping[int, Answer]]
 
 
@@ -64,10 +54,10 @@ class Desk:
         pairs: Mapping[str, Card],
         shape: Callable[[str], Shape],
         settings: ServeSettings,
-        segment_s: float,
+        asked: Asked,
         secret: bytes,
     ) -> None:
-        """Put the parts together; ``shape`` says how the videos of a pair look."""
+        """Put the parts together; ``shape`` says how the videos of a pair look, ``asked`` what people are asked."""
         self._store = store
         self._queue = queue
         self._roster = roster
@@ -75,9 +65,8 @@ class Desk:
         self._pairs = pairs
         self._shape = shape
         self._settings = settings
-        self._segment_s = segment_s
+        self._asked = asked
         self._secret = secret
-        self._digest = content_id("page", GUIDELINES, segment_s, settings.offer_ties_below)
 
     def me(self, person: Person) -> forms.Me:
         """Return who this is and how far they are."""
@@ -98,9 +87,10 @@ class Desk:
             stage=stage,
             settings=forms.PageSettings(
                 show_caption=self._settings.show_caption,
-                segment_s=self._segment_s,
+                segment_s=self._asked.segment_s,
                 tie_offer=self._settings.offer_ties_below > 0,
                 whole=self._settings.whole_clip,
+                questions=list(self._asked.questions),
             ),
             progress=forms.Progress(
                 done=done,
@@ -144,17 +134,14 @@ class Desk:
 
         Raises:
             UnknownTaskError: if the task is not theirs.
-            LabelError: if a segment is not part of the clip.
+            LabelError: if a part was not asked about, or the answer is none of those offered.
         """
         claim = self.claim(person, post.task_id)
         card = self._pairs[claim.pair_id]
-        grid = grid_of(card.num_frames, card.fps, self._segment_s)
         for given in post.answers:
-            if given.segment >= grid.num_segments:
-                raise LabelError(f"segment {given.segment}: the clip has 0 to {grid.num_segments - 1}")
-            if given.segment == WHOLE_CLIP and not self._settings.whole_clip:
-                raise LabelError("segment -1: the whole clip is not asked about; see serve.whole_clip")
-        events = [event_of(claim, given, grid, self._digest) for given in post.answers]
+            self._asked.check(card, given)
+        asked = self._asked
+        events = [event_of(claim, given, asked.span(card, given.segment), asked.digest) for given in post.answers]
         stored = self._store.record(person.name, post.key, events, post.seq)
         return forms.Stored(stored=stored, complete=not self._missing(claim))
 
@@ -201,7 +188,6 @@ class Desk:
     def _show(self, claim: Claim) -> forms.TaskShown:
         card = self._pairs[claim.pair_id]
         shape = self._shape(claim.pair_id)
-        grid = grid_of(card.num_frames, card.fps, self._segment_s)
         events = self._store.current_of(claim.pair_id)
         first = shown_first(claim)
         second: Side = "b" if first == "a" else "a"
@@ -212,7 +198,7 @@ class Desk:
         others = {}
         if claim.task == "review":
             others = others_answers(
-                claim, events, self._segment_s, lambda event: event.source == "person" and event.task == "work"
+                claim, events, self._grid_s(claim), lambda event: event.source == "person" and event.task == "work"
             )
         return forms.TaskShown(
             task_id=claim.task_id,
@@ -224,9 +210,9 @@ class Desk:
             num_frames=card.num_frames,
             width=shape.width,
             height=shape.height,
-            segments=segments_shown(grid, shape.differences, self._settings.offer_ties_below),
+            segments=self._asked.shown(card, shape.differences),
             media=media,
-            answers=own_answers(claim, events, self._segment_s),
+            answers=own_answers(claim, events, self._grid_s(claim)),
             others=[forms.OtherAnswers(segment=segment, answers=said) for segment, said in others.items()],
             whole=self._settings.whole_clip,
         )
@@ -235,21 +221,21 @@ class Desk:
         return self._pairs[claim.pair_id].caption if self._settings.show_caption else None
 
     def _wanted(self, claim: Claim) -> list[int]:
-        card = self._pairs[claim.pair_id]
-        count = grid_of(card.num_frames, card.fps, self._segment_s).num_segments
-        return [*range(count), *([WHOLE_CLIP] if self._settings.whole_clip else [])]
+        return self._asked.wanted(self._pairs[claim.pair_id])
+
+    def _answered(self, claim: Claim) -> list[forms.OneAnswer]:
+        return own_answers(claim, self._store.current_of(claim.pair_id), self._grid_s(claim))
+
+    def _grid_s(self, claim: Claim) -> float:
+        return self._asked.span(self._pairs[claim.pair_id], 0).segment_s
 
     def _missing(self, claim: Claim) -> list[int]:
-        answered = own_answers(claim, self._store.current_of(claim.pair_id), self._segment_s)
-        there = {given.segment for given in answered}
+        there = {given.segment for given in self._answered(claim)}
         return [segment for segment in self._wanted(claim) if segment not in there]
 
     def _feedback(self, claim: Claim) -> list[forms.Feedback]:
         gold, first = self._assigner.gold[claim.pair_id], shown_first(claim)
-        given = {
-            one.segment: one.answer
-            for one in own_answers(claim, self._store.current_of(claim.pair_id), self._segment_s)
-        }
+        given = {one.segment: one.answer for one in self._answered(claim)}
         said = []
         for segment, answer in sorted(gold.items()):
             if segment in given:
@@ -260,8 +246,10 @@ class Desk:
         return said
 
     def _disagree(self, connection: sql.Connection, pair_id: str) -> bool:
+        if self._asked.segment_s is None:
+            return False  # where questions are asked, everybody's opinion stands: nobody reviews it
         events = [stored.event for stored in read_current(connection, pair_id)]
-        return disagreeing([event for event in events if event.segment_s == self._segment_s])
+        return disagreeing([event for event in events if event.segment_s == self._asked.segment_s])
 
 
 def disagreeing(events: Sequence[AnswerEvent]) -> bool:

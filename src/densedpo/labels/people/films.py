@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from densedpo.labels.answers import Side
-from densedpo.labels.people.cards import Card
+from densedpo.labels.people.asks import Card
 from densedpo.labels.people.desk import Shape
-from densedpo.labels.people.proxies import PairProxies, pair_proxies
-from densedpo.store.project import Project
+from densedpo.labels.people.proxies import PairProxies
 
 _REMEMBERED = 4096
 
@@ -19,9 +18,9 @@ _REMEMBERED = 4096
 class Films:
     """Where the videos of each pair lie, and how they look."""
 
-    def __init__(self, project: Project, pairs: Mapping[str, Card]) -> None:
-        """Serve the pairs of a project; copies that are missing are made when they are first asked for."""
-        self._project = project
+    def __init__(self, pairs: Mapping[str, Card], copies: Callable[[Card], PairProxies]) -> None:
+        """Serve ``pairs``; ``copies`` finds their copies, or makes them when they are first asked for."""
+        self._copies = copies
         self._pairs = pairs
         self._making = threading.Lock()
         self._known = lru_cache(maxsize=_REMEMBERED)(self._look_up)
@@ -48,4 +47,4 @@ class Films:
         card = self._pairs[pair_id]
         # two who ask for the same pair must not both make its copies
         with self._making:
-            return pair_proxies(self._project, {name: getattr(card, name) for name in Card.__slots__})
+            return self._copies(card)

@@ -85,8 +85,17 @@ class Invite(_Form):
     role: Role
 
 
+class Question(_Form):
+    """A question about a whole video: a short name for tables, the words people read, and a line of help."""
+
+    code: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    name: str = Field(min_length=1, max_length=60)
+    text: str = Field(min_length=1, max_length=200)
+    hint: str = Field("", max_length=400)
+
+
 class SegmentShown(_Form):
-    """One segment of a task: seconds and frames from the start, and the answer offered for it, if any."""
+    """One part of a task: seconds and frames from the start, the answer offered for it, the question asked, if any."""
 
     index: int
     start_s: float
@@ -94,6 +103,7 @@ class SegmentShown(_Form):
     first_frame: int
     num_frames: int
     offered: Literal["tie"] | None
+    question: Question | None = None
 
 
 class OtherAnswers(_Form):
@@ -139,12 +149,13 @@ class Progress(_Form):
 
 
 class PageSettings(_Form):
-    """What the page has to know of the settings."""
+    """What the page has to know of the settings; with ``questions`` it asks these instead of segments."""
 
     show_caption: bool
-    segment_s: float
+    segment_s: float | None
     tie_offer: bool
     whole: bool
+    questions: list[Question]
 
 
 class Me(_Form):

@@ -12,11 +12,12 @@ from densedpo.labels.alike import why_not_ask
 from densedpo.labels.answers import Answer
 from densedpo.labels.gold import load_gold
 from densedpo.labels.order import work_order
+from densedpo.labels.people.asks import Card, Segments, grid_of
 from densedpo.labels.people.assign import Assigner
-from densedpo.labels.people.cards import cards, grid_of
+from densedpo.labels.people.cards import cards
 from densedpo.labels.people.desk import Desk
 from densedpo.labels.people.films import Films
-from densedpo.labels.people.proxies import prepare_proxies
+from densedpo.labels.people.proxies import PairProxies, pair_proxies, prepare_proxies
 from densedpo.labels.people.roster import Roster, server_secret
 from densedpo.labels.queue import Queue
 from densedpo.labels.store import LabelStore
@@ -92,6 +93,15 @@ def open_office(project: Project, settings: Settings, *, prepare: bool = True) -
     queue.fill([pair_id for pair_id in work_order(pairs, store, settings) if pair_id not in gold])
     roster = Roster(store.database, secret)
     assigner = Assigner(store.database, queue, roster, settings.serve, gold)
-    films = Films(project, pairs)
-    desk = Desk(store, queue, roster, assigner, pairs, films.shape, settings.serve, settings.label.segment_s, secret)
+    asked = Segments(
+        settings.label.segment_s,
+        whole_clip=settings.serve.whole_clip,
+        offer_ties_below=settings.serve.offer_ties_below,
+    )
+
+    def copies(card: Card) -> PairProxies:
+        return pair_proxies(project, {name: getattr(card, name) for name in Card.__slots__})
+
+    films = Films(pairs, copies)
+    desk = Desk(store, queue, roster, assigner, pairs, films.shape, settings.serve, asked, secret)
     return Office(project, settings, secret, store, queue, roster, desk, films, gold)

@@ -7,7 +7,8 @@ picture. pairs/ID/{a,b}.mp4 -> cache/proxies/ID/{a.mp4, b.mp4, proxies.json} -> 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from densedpo.store.tables import Row
 SIDES = ("a", "b")
 _RECIPE = 1  # raised when proxies are made differently, so that older ones are made again
 _RECORD = "proxies.json"
+_BOX_HEAD = 8
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,23 @@ def pair_proxies(project: Project, row: Row) -> PairProxies:
     Raises:
         MediaError: if a side is missing, damaged or shorter than its row declares, or the sides differ in size.
     """
-    folder = project.cache / "proxies" / row["pair_id"]
     sources = {side: project.pairs / row["pair_id"] / f"{side}.mp4" for side in SIDES}
-    expected = {"recipe": _RECIPE, "fps": row["fps"], "num_frames": row["num_frames"]}
-    expected |= {f"source_{side}": _digest(path) for side, path in sources.items()}
+    return file_proxies(project.cache / "proxies" / row["pair_id"], sources, row["fps"], row["num_frames"])
+
+
+def file_proxies(
+    folder: Path, sources: Mapping[str, Path], fps: float, num_frames: int, *, same_length: bool = False
+) -> PairProxies:
+    """Return the browser copies in ``folder`` of two files, ``sources`` by side; made where missing or outdated.
+
+    ``same_length`` fills up the shorter file, so that not even the number of bytes says which picture is calmer.
+
+    Raises:
+        MediaError: as ``pair_proxies``.
+    """
+    expected: dict[str, Any] = {"recipe": _RECIPE, "fps": fps, "num_frames": num_frames}
+    expected |= {"same_length": True} if same_length else {}
+    expected |= {f"source_{side}": _digest(sources[side]) for side in SIDES}
     record = _read_record(folder)
     if record is None or any(record.get(key) != value for key, value in expected.items()):
         record = _make(folder, sources, expected)
@@ -98,21 +113,36 @@ def at_constant_rate(video: Video, fps: float, num_frames: int, name: str) -> ND
     return np.asarray(video.frames[resample_times(video.timestamps_s, start_s, fps, num_frames)])
 
 
-def _make(folder: Path, sources: dict[str, Path], expected: dict[str, Any]) -> dict[str, Any]:
+def _make(folder: Path, sources: Mapping[str, Path], expected: dict[str, Any]) -> dict[str, Any]:
     fps, num_frames = expected["fps"], expected["num_frames"]
-    a, b = (at_constant_rate(read_video(path), fps, num_frames, str(path)) for path in sources.values())
+    paths = [sources[side] for side in SIDES]
+    a, b = (at_constant_rate(read_video(path), fps, num_frames, str(path)) for path in paths)
     if a.shape != b.shape:
         raise MediaError(f"{folder.name}: its sides differ in size, {a.shape[1:3]} and {b.shape[1:3]}; make it again")
     differences = [float(np.abs(x.astype(np.int16) - y).mean()) for x, y in zip(a, b, strict=True)]
     height, width = view_frames(a[:1]).shape[1:3]
     record = {**expected, "height": height, "width": width, "differences": differences}
     with replacing_folder(folder) as temporary:
-        for side, frames in zip(SIDES, (a, b), strict=True):
-            path = temporary / f"{side}.mp4"
+        copies = [temporary / f"{side}.mp4" for side in SIDES]
+        for path, frames in zip(copies, (a, b), strict=True):
             write_video(path, frames, fps, profile="view")
+        if expected.get("same_length"):
+            _fill_up(copies)
+        for side, path in zip(SIDES, copies, strict=True):
             record |= {f"sha256_{side}": sha256_file(path), f"size_{side}": path.stat().st_size}
         write_json(temporary / _RECORD, record)
     return record
+
+
+def _fill_up(paths: Sequence[Path]) -> None:
+    """Bring MP4 files to one length by an empty box at the end of each, which players skip (ISO 14496-12, 8.1.2)."""
+    sizes = [path.stat().st_size for path in paths]
+    for path, size in zip(paths, sizes, strict=True):
+        length = max(sizes) + _BOX_HEAD - size
+        with path.open("ab") as file:
+            file.write(length.to_bytes(4, "big") + b"free" + bytes(length - _BOX_HEAD))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _digest(path: Path) -> str:
