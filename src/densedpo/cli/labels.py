@@ -142,12 +142,20 @@ def label_audit(call: Call, source: SourceOption = None) -> Any:
 
 
 @verb(label_app, "agreement", sections=("label",))
-def label_agreement(call: Call) -> Any:
-    """Say how far people agree: with each other, with themselves, with known answers and with judges."""
+def label_agreement(
+    call: Call,
+    against: Annotated[
+        str | None, typer.Option(help="Measure judges against people, gold (known answers), simulated or an author.")
+    ] = None,
+) -> Any:
+    """Say how far people agree: with each other, with themselves, with known answers and with judges.
+
+    With --against, also how right each judge is, by segment and by whole video, with and without ties.
+    """
     from densedpo.labels.agreement import agreement, lines
     from densedpo.observe import say
 
-    found = agreement(call.project, call.settings.label.segment_s)
+    found = agreement(call.project, call.settings.label.segment_s, against)
     for line in lines(found):
         say(line)
     return found

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from densedpo.labels.accuracy import accuracy_of
+from densedpo.labels.accuracy_text import accuracy_lines, told
 from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent
 from densedpo.labels.consensus import consensus, label_of
 from densedpo.labels.gold import load_gold
 from densedpo.labels.quality import FLAG_RULES, Gold, people_quality
+from densedpo.labels.reference import reference
 from densedpo.labels.reliability import Estimate, absent, cohen, krippendorff, share
 from densedpo.labels.store import current_answers
 from densedpo.store.project import Project
@@ -25,10 +28,20 @@ _COUPLES_AT_MOST = 45
 Question = tuple[str, int]
 
 
-def agreement(project: Project, segment_s: float) -> dict[str, Any]:
-    """Return all measures of agreement over the project's current answers, as plain values for JSON."""
-    events = current_answers(project.label_store)
-    return {"segment_s": segment_s, **agreement_of(events, load_gold(project, segment_s), segment_s)}
+def agreement(project: Project, segment_s: float, against: str | None = None) -> dict[str, Any]:
+    """Return all measures of agreement over the project's current answers, as plain values for JSON.
+
+    With ``against`` (people, gold, simulated or an author), also how right the judges are (labels/accuracy.py).
+
+    Raises:
+        LabelError: if there is nothing to measure judges against.
+    """
+    events, gold = current_answers(project.label_store), load_gold(project, segment_s)
+    found = {"segment_s": segment_s, **agreement_of(events, gold, segment_s)}
+    if against is not None:
+        chosen = [event for event in events if event.segment_s == segment_s]
+        found["accuracy"] = accuracy_of(chosen, reference(chosen, gold, against))
+    return found
 
 
 def agreement_of(events: Sequence[AnswerEvent], gold: Gold, segment_s: float) -> dict[str, Any]:
@@ -54,24 +67,17 @@ def agreement_of(events: Sequence[AnswerEvent], gold: Gold, segment_s: float) ->
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """Return the measures as lines for people."""
-    told = [f"{item['name']}: {_told(item)}" for item in [*found["agreement"], *found["against_judges"]]]
-    told += [f"{' and '.join(item['people'])}: {item['name']}: {_told(item)}" for item in found["couples"]]
+    lines = [f"{item['name']}: {told(item)}" for item in [*found["agreement"], *found["against_judges"]]]
+    lines += [f"{' and '.join(item['people'])}: {item['name']}: {told(item)}" for item in found["couples"]]
     names = {
         "gold": "accuracy on known answers", "self_consistency": "self-consistency", "first_rate": "first side chosen",
         "tie_rate": "ties", "dwell_s": "seconds an answer",
     }  # fmt: skip
     for person in found["people"]:
-        told += [f"{person['author']}: {words}: {_told(person[name])}" for name, words in names.items()]
+        lines += [f"{person['author']}: {words}: {told(person[name])}" for name, words in names.items()]
         if person["flags"]:
-            told.append(f"{person['author']}: flagged: {', '.join(person['flags'])}")
-    return told
-
-
-def _told(item: Mapping[str, Any]) -> str:
-    if item["value"] is None:
-        return f"undefined {item['undefined']}"
-    interval = f"{item['low']:.3f} to {item['high']:.3f}" if item["low"] is not None else item["undefined"]
-    return f"{item['value']:.3f} ({interval}; n = {item['n']})"
+            lines.append(f"{person['author']}: flagged: {', '.join(person['flags'])}")
+    return lines + accuracy_lines(found["accuracy"]) if "accuracy" in found else lines
 
 
 def _by_person(votes: Sequence[AnswerEvent]) -> dict[str, dict[Question, Answer]]:

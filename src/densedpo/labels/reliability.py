@@ -80,7 +80,7 @@ def krippendorff(units: Mapping[tuple[str, int], Sequence[int]], categories: int
         pairs = (np.outer(counts, counts) - np.diag(counts)) / (len(given) - 1)
         tables[cluster] = tables.get(cluster, np.zeros((categories, categories))) + pairs
     unanimous = "all answers are the same, so nothing shows whether agreement is more than habit"
-    return _resampled(list(tables.values()), len(answered), lambda table: alpha_of(table, level), unanimous)
+    return resampled(list(tables.values()), len(answered), lambda table: alpha_of(table, level), unanimous)
 
 
 def alpha_of(coincidences: Table, level: Level) -> float | None:
@@ -109,7 +109,7 @@ def cohen(pairs: Sequence[tuple[str, int, int]], categories: int) -> Estimate:
     for cluster, one, other in pairs:
         tables.setdefault(cluster, np.zeros((categories, categories)))[one, other] += 1
     constant = "both gave one and the same answer throughout"
-    return _resampled(list(tables.values()), len(pairs), kappa_of, constant)
+    return resampled(list(tables.values()), len(pairs), kappa_of, constant)
 
 
 def kappa_of(confusion: Table) -> float | None:
@@ -119,7 +119,15 @@ def kappa_of(confusion: Table) -> float | None:
     return None if expected >= 1 - 1e-12 else (observed - expected) / (1 - expected)
 
 
-def _resampled(tables: list[Table], n: int, measure: Callable[[Table], float | None], undefined: str) -> Estimate:
+def resampled(tables: list[Table], n: int, measure: Callable[[Table], float | None], undefined: str) -> Estimate:
+    """Return ``measure`` of the sum of tables (one a cluster), its interval drawing whole clusters again.
+
+    Args:
+        tables: sums of one cluster (a pair) each, equal shapes.
+        n: the units behind them.
+        measure: what is estimated, a function of such a sum; None where it does not exist.
+        undefined: why it may not exist.
+    """
     value = measure(np.sum(tables, axis=0))
     if value is None:
         return absent(undefined, n)
