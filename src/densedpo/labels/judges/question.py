@@ -1,8 +1,8 @@
 """The form of a vision-language model's answers, and the one strict way in which its text becomes an answer.
 
 The schema is sent with each question (endpoints that honour schemas obey it, others read it in words), and checked
-again here when the text arrives. What is not exactly one object of that form is malformed, which is an outcome of its own and
-never a preference.
+again here when the text arrives. What is not exactly one object of that form is malformed, which is an outcome of its
+own and never a preference.
 """
 
 from __future__ import annotations
