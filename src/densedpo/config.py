@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from densedpo.config_clips import ClipSettings, FilterSettings
-from densedpo.config_evaluation import SampleSettings
+from densedpo.config_evaluation import EvaluateSettings, SampleSettings
 from densedpo.config_judges import JudgeSettings
 from densedpo.config_labels import LabelSettings, ServeSettings
 from densedpo.config_section import MAX_SEED, Listed, Section, Share
@@ -25,6 +25,7 @@ __all__ = [
     "PAPER_TRAIN",
     "PRESETS",
     "ClipSettings",
+    "EvaluateSettings",
     "FilterSettings",
     "JudgeSettings",
     "LabelSettings",
@@ -249,6 +250,7 @@ class Settings(Section):
     judge: JudgeSettings = JudgeSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     study: StudySettings = StudySettings()
 
 
