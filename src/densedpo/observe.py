@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,14 +33,21 @@ def fail(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="red", markup=False)
 
 
-def track(items: Iterable[Item], what: str, *, total: int | None = None, done: int = 0) -> Iterator[Item]:
-    """Yield ``items`` behind a progress bar with count, time spent and time left.
+def track(
+    items: Iterable[Item],
+    what: str,
+    *,
+    total: int | None = None,
+    done: int = 0,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[Item]:
+    """Yield ``items`` behind a progress bar with count, time spent, time left and what ``note`` returns.
 
     Without a terminal one plain line appears every ten seconds instead, so that log files stay readable.
     """
     count = total if total is not None else len(items) + done if isinstance(items, Sized) else None
     if not console.is_terminal:
-        yield from _plain(items, what, count, done)
+        yield from _plain(items, what, count, done, note)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -50,15 +57,16 @@ def track(items: Iterable[Item], what: str, *, total: int | None = None, done: i
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(what, total=count, completed=done)
+        task = progress.add_task(what, total=count, completed=done, note=note())
         for item in items:
             yield item
-            progress.advance(task)
+            progress.update(task, advance=1, note=note())
 
 
-def _plain(items: Iterable[Item], what: str, count: int | None, done: int) -> Iterator[Item]:
+def _plain(items: Iterable[Item], what: str, count: int | None, done: int, note: Callable[[], str]) -> Iterator[Item]:
     start = last = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
@@ -66,7 +74,8 @@ def _plain(items: Iterable[Item], what: str, count: int | None, done: int) -> It
         finished = count is not None and number + done == count
         if now - last >= 10 or (finished and now - start >= 10):
             left = f", {(now - start) / number * (count - done - number):.0f} s left" if count else ""
-            say(f"{what}: {number + done}/{count or '?'}, {now - start:.0f} s spent{left}")
+            noted = f", {note()}" if note() else ""
+            say(f"{what}: {number + done}/{count or '?'}, {now - start:.0f} s spent{left}{noted}")
             last = now
 
 

@@ -166,12 +166,12 @@ def test_unusable_judgements_are_outcomes_and_failures_are_asked_again(filmed: P
     assert judge_pairs(filmed, always(Judgement("b")), 1.0).judged == 4
 
 
-def test_a_judge_that_breaks_off_loses_no_finished_pair(filmed: Project) -> None:
+def test_a_judge_that_breaks_off_loses_no_answer(filmed: Project) -> None:
     with pytest.raises(StopIteration):
         judge_pairs(filmed, Scripted(iter([Judgement("a")] * 6)), 1.0)
     judge = always(Judgement("b"))
-    assert judge_pairs(filmed, judge, 1.0).skipped == 4
-    assert [event.answer for event in current_answers(filmed.labels_database)] == ["a"] * 4 + ["b"] * 8
+    assert judge_pairs(filmed, judge, 1.0).skipped == 6
+    assert [event.answer for event in current_answers(filmed.labels_database)] == ["a"] * 6 + ["b"] * 6
 
 
 def test_a_damaged_pair_is_named_and_the_rest_goes_on(filmed: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ Two kinds stand behind this interface: an OpenAI-compatible service (labels/judg
 
 from __future__ import annotations
 
+import base64
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,6 +22,11 @@ class Image:
     data: bytes
     media_type: str
     digest: str
+
+    @functools.cached_property
+    def data_url(self) -> str:
+        """The image as a URL that holds it, made once."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
 @dataclass(frozen=True)

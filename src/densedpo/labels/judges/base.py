@@ -22,6 +22,10 @@ class BudgetError(LabelError):
     """The next question could cost more than is left; nothing was asked, and what was answered is kept."""
 
 
+class ServiceError(LabelError):
+    """The judge's service does not work at the moment; what was answered is kept."""
+
+
 @dataclass(frozen=True)
 class SegmentPair:
     """One segment of both sides: frames uint8 [T, H, W, 3] of equal shape, ``fps``; the caption if it may be seen."""

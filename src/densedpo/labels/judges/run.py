@@ -1,33 +1,36 @@
 """The stage that shows pairs to a judge, segment by segment, and stores what it says.
 
-Repeating it asks only what this judge, with these settings, has not answered yet. Labels of whole clips are derived
-from the segments later (labels/consensus.py), so nothing is asked about whole clips.
+Repeating it asks only what this judge, with these settings, has not answered yet. What the judge could not answer for
+reasons outside it (a service that failed) is never stored, so that it is asked again. Labels of whole clips are derived
+from the segments later (labels/consensus.py), unless the whole clip is what is asked about, as a baseline.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from densedpo.clips.decode import Video, read_video
-from densedpo.errors import ConfigError, MediaError
-from densedpo.labels.alike import alike_segments
-from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.grid import SegmentGrid
-from densedpo.labels.judges.base import Judge, Judgement, SegmentPair
+from densedpo.errors import MediaError
+from densedpo.labels.answers import ANSWERS, AnswerEvent, Outcome
+from densedpo.labels.judges.base import BudgetError, Judge, Judgement, ServiceError
+from densedpo.labels.judges.crew import Crew, Done
+from densedpo.labels.judges.work import Ask, Plan, Question, plan_work
 from densedpo.labels.store import LabelStore
 from densedpo.observe import track, warn
 from densedpo.store.project import Project
-from densedpo.store.tables import Row, read_table
+from densedpo.store.tables import read_table
+
+_SHOWN_OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "truncated", "malformed", "failed")
 
 
 @dataclass
 class JudgeSummary:
-    """Counts of one run: segments judged by answer and outcome, pairs set aside, US dollars spent.
+    """Counts of one run: segments judged by answer and outcome, requests, pairs set aside, US dollars spent.
 
-    ``skipped`` segments were answered before; ``alike`` ones are ties that the judge was not asked about.
+    ``skipped`` segments were answered before; ``alike`` ones are ties that the judge was not asked about. ``calls`` and
+    ``cached`` are the judge's: requests sent, and replies known from before. ``stopped`` says why a run ended early.
     """
 
     judged: int = 0
@@ -35,45 +38,107 @@ class JudgeSummary:
     alike: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    rejected: list[dict[str, str]] = field(default_factory=list)
+    calls: int = 0
+    cached: int = 0
     cost: float = 0.0
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    stopped: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {**asdict(self), "answers": dict(self.answers), "outcomes": dict(self.outcomes)}
+        """Return plain values for JSON, with every answer and outcome counted."""
+        answers = {answer: self.answers[answer] for answer in ANSWERS}
+        outcomes = {outcome: self.outcomes[outcome] for outcome in _SHOWN_OUTCOMES}
+        return {**asdict(self), "answers": answers, "outcomes": outcomes}
+
+
+def plan_judging(
+    project: Project,
+    judge: Judge,
+    segment_s: float,
+    *,
+    force: bool = False,
+    alike_below: float = 0.0,
+    ask: Ask = "segments",
+) -> Plan:
+    """Return what ``judge_pairs`` would do.
+
+    Raises:
+        ProjectError: if there are no pairs yet.
+        LabelError: if the label store cannot be read.
+    """
+    pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
+    with LabelStore.open(project.label_store) as store:
+        done = set() if force else _answered(store, judge, segment_s)
+    return plan_work(pairs, segment_s, done, alike_below, ask)
 
 
 def judge_pairs(
-    project: Project, judge: Judge, segment_s: float, *, force: bool = False, alike_below: float = 0.0
+    project: Project,
+    judge: Judge,
+    segment_s: float,
+    *,
+    force: bool = False,
+    alike_below: float = 0.0,
+    ask: Ask = "segments",
+    trusted: bool = True,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> JudgeSummary:
-    """Have ``judge`` answer every segment of every pair and store the answers, one transaction a pair.
+    """Have ``judge`` answer every segment of every pair and store the answers as they come.
 
     Segments this judge has answered with the same settings are skipped, failed ones asked again; ``force`` asks all.
     Where no frame differs by ``alike_below`` 8-bit levels the answer is a tie, and the judge is spared.
     A pair whose files are damaged, or that is shorter than a segment, is named, counted and set aside.
+    A spent budget or a service that is down ends the run early, with all that was answered stored.
+
+    Args:
+        project: holds the pairs and the answers.
+        judge: asked about as many segments at a time as it allows.
+        segment_s: length of a segment.
+        force: ask again what is answered.
+        alike_below: as ``alike_segments``.
+        ask: about each segment, or about each clip as a whole.
+        trusted: whether the answers count; others are kept but never become labels.
+        interrupt: makes questions that are under way end at once; called when the run is broken off.
 
     Raises:
         ProjectError: if there are no pairs yet.
         MediaError: if no pair at all could be used.
+        LabelError: if answers cannot be stored.
+        ConfigError: if the judge's settings turn out to be wrong.
     """
-    pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
-    summary = JudgeSummary()
+    plan = plan_judging(project, judge, segment_s, force=force, alike_below=alike_below, ask=ask)
+    summary = JudgeSummary(skipped=plan.skipped)
+    spared = Judgement("tie", "ok", 1.0, f"no frame differs by {alike_below:g} of 255 levels; not asked")
     with LabelStore.open(project.label_store) as store:
-        done = set() if force else _answered(store, judge, segment_s)
-        for pair in track(pairs, f"judging pairs ({judge.name})"):
-            try:
-                events = _judge_pair(project, judge, pair, segment_s, done, alike_below, summary)
-            except (MediaError, ConfigError) as error:
-                warn(f"pair {pair['pair_id']} set aside: {error}")
-                summary.rejected.append({"pair_id": pair["pair_id"], "reason": str(error)})
+        crew = Crew(project, judge, plan.work, spared)
+
+        def keep(batch: Sequence[Done]) -> Iterator[Done]:
+            store.append(_event(judge, done, trusted) for done in batch if _is_answer(done))
+            for done in batch:
+                _count(done, summary)
+            return iter(batch)
+
+        for pair_id, reason in plan.unfit:
+            _set_aside(pair_id, reason, summary)
+        stored = (done for batch in crew for done in keep(batch))
+        try:
+            for _ in track(stored, f"judging ({judge.name})", total=plan.segments, note=lambda: _money(summary)):
                 continue
-            store.append(events)
-    if pairs and len(summary.rejected) == len(pairs):
-        raise MediaError(f"{project.pairs}: none of {len(pairs)} pairs can be judged; {summary.rejected[0]['reason']}")
+        except BaseException:
+            interrupt()
+            raise
+        finally:
+            keep(crew.stop())
+    if isinstance(crew.error, BudgetError | ServiceError):
+        summary.stopped = str(crew.error)
+    elif crew.error is not None:
+        raise crew.error
+    if plan.pairs and len(summary.rejected) == plan.pairs:
+        raise MediaError(f"{project.pairs}: none of {plan.pairs} pairs can be judged; {summary.rejected[0]['reason']}")
     return summary
 
 
-def _answered(store: LabelStore, judge: Judge, segment_s: float) -> set[tuple[str, int]]:
+def _answered(store: LabelStore, judge: Judge, segment_s: float) -> set[Question]:
     return {
         (event.pair_id, event.segment)
         for event in store.current()
@@ -83,70 +148,50 @@ def _answered(store: LabelStore, judge: Judge, segment_s: float) -> set[tuple[st
     }
 
 
-def _judge_pair(
-    project: Project,
-    judge: Judge,
-    pair: Row,
-    segment_s: float,
-    done: set[tuple[str, int]],
-    alike_below: float,
-    summary: JudgeSummary,
-) -> list[AnswerEvent]:
-    grid = SegmentGrid(pair["num_frames"], pair["fps"], segment_s)
-    wanted = [segment for segment in range(grid.num_segments) if (pair["pair_id"], segment) not in done]
-    summary.skipped += grid.num_segments - len(wanted)
-    if not wanted:
-        return []
-    alike = alike_segments(pair, grid, alike_below)
-    a, b = _read_sides(project, pair)
-    events = []
-    for segment in wanted:
-        frames = grid.frames_of(segment)
-        shown = SegmentPair(a.frames[frames], b.frames[frames], grid.fps, pair["caption"])
-        said = _alike(alike_below) if alike[segment] else judge.judge(shown)
-        summary.alike += alike[segment]
-        events.append(_event(judge, pair, grid, segment, said, summary))
-    return events
+def _is_answer(done: Done) -> bool:
+    """Say whether the judge said something: a failed call is no answer, and must not replace one."""
+    return done.said is not None and done.said.outcome != "failed"
 
 
-def _alike(below: float) -> Judgement:
-    return Judgement("tie", "ok", 1.0, f"no frame differs by {below:g} of 255 levels; not asked")
-
-
-def _read_sides(project: Project, pair: Row) -> Sequence[Video]:
-    sides = [read_video(project.pairs / pair["pair_id"] / f"{side}.mp4") for side in ("a", "b")]
-    for side, video in zip(("a", "b"), sides, strict=True):
-        expected = (pair["num_frames"], pair["height"], pair["width"])
-        if video.frames.shape[:3] != expected:
-            raise MediaError(
-                f"{project.pairs / pair['pair_id']}/{side}.mp4: frames, height, width are {video.frames.shape[:3]}, "
-                f"the pairs table says {expected}; make the pair again"
-            )
-    return sides
-
-
-def _event(
-    judge: Judge, pair: Row, grid: SegmentGrid, segment: int, said: Judgement, summary: JudgeSummary
-) -> AnswerEvent:
-    start_s, end_s = grid.bounds_s(segment)
-    event = AnswerEvent(
-        pair_id=pair["pair_id"],
-        segment=segment,
-        answer=said.answer,
-        outcome=said.outcome,
+def _event(judge: Judge, done: Done, trusted: bool) -> AnswerEvent:
+    assert done.said is not None
+    start_s, end_s = done.work.bounds_s(done.segment)
+    return AnswerEvent(
+        pair_id=done.work.pair_id,
+        segment=done.segment,
+        answer=done.said.answer,
+        outcome=done.said.outcome,
         source="judge",
         author=judge.name,
-        segment_s=grid.segment_s,
+        segment_s=done.work.grid.segment_s,
         start_s=start_s,
         end_s=end_s,
-        confidence=said.confidence,
-        reason=said.reason,
-        raw=said.raw,
+        confidence=done.said.confidence,
+        reason=done.said.reason,
+        raw=done.said.raw,
         settings_digest=judge.settings_digest,
+        trusted=trusted,
     )
+
+
+def _count(done: Done, summary: JudgeSummary) -> None:
+    if done.said is None:
+        _set_aside(done.work.pair_id, str(done.error), summary)
+        return
+    summary.alike += done.segment in done.work.alike
     summary.judged += 1
-    summary.outcomes[said.outcome] += 1
-    summary.cost += said.cost
-    if said.answer is not None:
-        summary.answers[said.answer] += 1
-    return event
+    summary.outcomes[done.said.outcome] += 1
+    if done.said.answer is not None:
+        summary.answers[done.said.answer] += 1
+    summary.calls += done.said.calls
+    summary.cached += done.said.cached
+    summary.cost += done.said.cost
+
+
+def _set_aside(pair_id: str, reason: str, summary: JudgeSummary) -> None:
+    warn(f"pair {pair_id} set aside: {reason}")
+    summary.rejected.append({"pair_id": pair_id, "reason": reason})
+
+
+def _money(summary: JudgeSummary) -> str:
+    return f"${summary.cost:.2f} so far" if summary.cost else ""

@@ -1,0 +1,261 @@
+"""A vision-language model behind an OpenAI-compatible service: hosted, vLLM, Ollama, llama.cpp and others.
+
+``Endpoint.ask`` may be called from any number of threads; one thread with an event loop does all that goes over the
+network. A question passes the cache, the gate of the service's limits and the ledger, is sent as often as need be, and
+its reply is on disk before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import copy
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from densedpo.errors import ConfigError
+from densedpo.keys import content_id, stream
+from densedpo.labels.judges.answerer import Question, Reply
+from densedpo.labels.judges.base import ServiceError
+from densedpo.labels.judges.ledger import Ledger, Prices
+from densedpo.labels.judges.limits import Gate
+from densedpo.labels.judges.loop import LoopThread
+from densedpo.labels.judges.replies import Replies
+from densedpo.labels.judges.wire import OutputLimit, StructuredMode, reply_of, request_of
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from densedpo.config import JudgeSettings
+    from densedpo.labels.judges.trouble import Trouble
+
+_MOST_BYTES = 1_000_000
+_MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
+_LONGEST_BACKOFF_S = 30.0
+_CONNECT_S = 10.0
+
+
+@dataclass
+class Meter:
+    """What was asked so far: requests sent, replies known from before, US dollars."""
+
+    calls: int = 0
+    cached: int = 0
+    cost: float = 0.0
+
+
+@dataclass
+class _Line:
+    """What an endpoint and its copies share."""
+
+    meter: Meter = field(default_factory=Meter)
+    gate: Gate = field(default_factory=Gate)
+    output_limit: OutputLimit = "max_tokens"
+    answered: bool = False
+    failures: int = 0  # questions, one after the other
+
+
+class Endpoint:
+    """An ``Answerer`` that asks a service; use it in a ``with`` statement or call ``close``.
+
+    ``mode`` is how it asks for structured output; ``with_mode`` gives the same endpoint with another one.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        replies: Replies,
+        *,
+        mode: StructuredMode = "json_schema",
+        backoff_s: float = 0.5,
+    ) -> None:
+        """Prepare to ask the service that ``settings`` name.
+
+        Args:
+            settings: address, model, prices, patience.
+            replies: where replies are kept, and what they cost; stays open.
+            mode: how to ask for structured output.
+            backoff_s: mean wait after the first trouble, in seconds; it doubles with each.
+
+        Raises:
+            ConfigError: if the address or the model is missing, or the client is not installed.
+        """
+        if settings.base_url is None:
+            raise ConfigError("judge.base_url: which service? give --base-url, for example http://127.0.0.1:8000/v1")
+        if settings.model is None:
+            raise ConfigError("judge.model: which model? give --model, by the name that the service knows it by")
+        self.mode: StructuredMode = mode
+        self._settings, self._url, self._model = settings, settings.base_url, settings.model
+        self._replies, self._backoff_s = replies, backoff_s
+        self._client = _client(settings)
+        prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
+        self._ledger = Ledger(prices, settings.budget, replies)
+        self._line = _Line()
+        self._loop = LoopThread("judge endpoint")
+
+    def __enter__(self) -> Endpoint:
+        """Return the endpoint itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    @property
+    def model(self) -> str:
+        """Return the service's name of the model."""
+        return self._model
+
+    @property
+    def meter(self) -> Meter:
+        """What was asked so far, through this endpoint and its copies."""
+        return replace(self._line.meter)
+
+    def with_mode(self, mode: StructuredMode) -> Endpoint:
+        """Return this endpoint, connections and all, with another way to ask for structured output."""
+        other = copy.copy(self)
+        other.mode = mode
+        return other
+
+    def close(self) -> None:
+        """Break off what is being asked (it fails) and close the connections; harmless if repeated."""
+        self._loop.close(self._client.close)
+
+    def ask(self, question: Question) -> Reply:
+        """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
+
+        Raises:
+            BudgetError: if the question could cost more than is left.
+            ConfigError: if the service refuses the key, the model or the request as such.
+            ServiceError: if the service fails many times in a row, or its quota is used up.
+            LabelError: if the reply cannot be stored.
+        """
+        try:
+            return self._loop.run(self._ask(question))
+        except (concurrent.futures.CancelledError, asyncio.CancelledError):
+            return Reply("failed", why="stopped")
+
+    async def _ask(self, question: Question) -> Reply:
+        key = content_id("reply", self._url, self._model, self.mode, question.key, length=32)
+        # another limit changes no whole answer, but a cut one
+        cut_key = content_id(key, question.max_output_tokens, length=32)
+        known = self._replies.get(key) or self._replies.get(cut_key)
+        if known is not None:
+            self._line.meter.cached += 1
+            return known
+        reply, cost, calls = Reply("failed"), 0.0, 0
+        while calls < self._settings.max_attempts:
+            reply, trouble = await self._attempt(question)
+            calls, cost = calls + 1, cost + reply.cost
+            if trouble is None:
+                reply = replace(reply, cost=cost, calls=calls)
+                kept_as = cut_key if reply.outcome == "truncated" else key
+                await asyncio.wrap_future(self._replies.keep(kept_as, self._model, reply))
+                self._line.failures, self._line.answered = 0, True
+                return reply
+            if not self._may_repeat(trouble):
+                break
+            if calls < self._settings.max_attempts:
+                await self._wait(question, calls, trouble)
+        self._count_failure(reply.why)
+        return replace(reply, cost=cost, calls=calls)
+
+    async def _attempt(self, question: Question) -> tuple[Reply, Trouble | None]:
+        """Send a question once: its reply, or one that failed and the trouble."""
+        from densedpo.labels.judges.trouble import TROUBLES, trouble_of
+
+        prices, trouble = self._ledger.prices, None
+        await self._line.gate.enter(sum(prices.expected(question, "").values()))
+        set_aside = await self._ledger.reserve(question)
+        self._line.meter.calls += 1
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                reply = reply_of(await self._send(question))
+            cost = prices.cost(reply.tokens or prices.expected(question, reply.text))
+        except (*TROUBLES, TimeoutError) as error:
+            trouble = trouble_of(error)
+            self._line.gate.heed(trouble.headers)
+            reply, cost = Reply("failed", why=trouble.why), set_aside.dollars if trouble.charged else 0.0
+            if trouble.kind == "refused":
+                reply, trouble = replace(reply, outcome="refused"), None
+        self._line.meter.cost += cost
+        await self._ledger.settle(set_aside, cost, reply.tokens)
+        return replace(reply, cost=cost), trouble
+
+    async def _send(self, question: Question) -> bytes:
+        """Return the body of a successful response, as far as an answer may be long."""
+        from densedpo.labels.judges.trouble import OversizedError
+
+        body = request_of(question, self._model, self.mode, self._line.output_limit)
+        # the client would walk through every part of the messages; as its extra body they pass as they are
+        opened = self._client.chat.completions.with_streaming_response.create(
+            model=self._model, messages=[], extra_body=body
+        )
+        received = bytearray()
+        async with opened as response:
+            self._line.gate.heed(response.headers)
+            async for piece in response.iter_bytes():
+                received += piece
+                if len(received) > _MOST_BYTES:
+                    raise OversizedError(f"an answer longer than {_MOST_BYTES / 1e6:g} MB")
+        return bytes(received)
+
+    def _may_repeat(self, trouble: Trouble) -> bool:
+        """Say whether the same question may be sent again; what will never pass stops everything.
+
+        Raises:
+            ConfigError: if the service refuses the key, the model or the request as such.
+            ServiceError: if its quota is used up.
+        """
+        if trouble.kind == "again":
+            return True
+        if trouble.kind == "request":
+            # newer services and reasoning models know the limit of the answer's length by another name
+            if self._line.output_limit == "max_tokens" and "max_completion_tokens" in trouble.why:
+                self._line.output_limit = "max_completion_tokens"
+                return True
+            # others were answered: it is this question that the service does not take
+            if self._line.answered:
+                return False
+        self._loop.cancel_others()
+        where = f"{self._url} refuses model {self._model!r}"
+        variable = self._settings.key_variable
+        if trouble.kind == "quota":
+            raise ServiceError(f"judge.base_url: the quota of the key in ${variable} is used up ({trouble.why})")
+        if trouble.kind == "key":
+            raise ConfigError(f"judge.key_variable: {where} to the key in ${variable} ({trouble.why}); check both")
+        raise ConfigError(f"judge.model: {where} ({trouble.why}); check address, model and the key in ${variable}")
+
+    async def _wait(self, question: Question, calls: int, trouble: Trouble) -> None:
+        """Wait before the next attempt: as long as the service asks, and with full jitter."""
+        longest_s = min(_LONGEST_BACKOFF_S, self._backoff_s * 2**calls)
+        jitter_s = longest_s * float(stream("judge", "backoff", question.key, calls).uniform())
+        if trouble.limited:
+            self._line.gate.close(trouble.wait_s or 0.0)
+        await asyncio.sleep((trouble.wait_s or 0.0) + jitter_s)
+
+    def _count_failure(self, why: str) -> None:
+        self._line.failures += 1
+        if self._line.failures >= _MOST_FAILURES:
+            self._line.failures = 0
+            self._loop.cancel_others()
+            raise ServiceError(
+                f"judge.base_url: {self._url} failed {_MOST_FAILURES} questions in a row ({why}); see to the service, "
+                "then repeat the command to go on"
+            )
+
+
+def _client(settings: JudgeSettings) -> AsyncOpenAI:
+    try:
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    except ImportError:
+        raise ConfigError("judge.base_url: needs the package openai; run `pip install 'densedpo[judges]'`") from None
+    wait_s = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s), pool=None)
+    # how many are sent at once is the workers' number; images and key go where the user said and nowhere else
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    connections = DefaultAsyncHttpxClient(limits=limits, timeout=wait_s, follow_redirects=False)
+    # services of one's own take any key, but the client insists on one
+    key = os.environ.get(settings.key_variable) or "none"
+    return AsyncOpenAI(base_url=settings.base_url, api_key=key, timeout=wait_s, max_retries=0, http_client=connections)

@@ -1,0 +1,75 @@
+"""What to do when a request to a service goes wrong: send it again, give it up, or stop everything.
+
+A class of trouble is decided here from what the client library raised; labels/judges/endpoint.py acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import httpx2
+from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
+
+from densedpo.labels.judges.limits import retry_after_s
+from densedpo.labels.judges.wire import UnreadableError
+
+Kind = Literal["again", "question", "key", "model", "request", "quota", "refused"]
+_AGAIN = {408, 409, 425, 429}
+_QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
+_CONTENT = {"content_filter", "content_policy_violation"}
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+TROUBLES = (APIStatusError, APIConnectionError, APIResponseValidationError, httpx2.HTTPError, UnreadableError)
+
+
+class OversizedError(UnreadableError):
+    """A response that is longer than any answer."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a request brought no reply.
+
+    ``kind``: "again" may pass; "question" is about this question alone; "key", "model", "request" and "quota" will not
+    pass; "refused" is the model's own no. ``charged`` says whether it may have cost something; ``wait_s`` how long the
+    service asks to wait; ``limited`` whether it asks everybody to.
+    """
+
+    kind: Kind
+    why: str
+    charged: bool = False
+    wait_s: float | None = None
+    limited: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """Return what an exception of ``TROUBLES`` or a TimeoutError means."""
+    if isinstance(error, APIStatusError):
+        return _of_status(error)
+    cause = error.__cause__ if isinstance(error, APIConnectionError) else error
+    if isinstance(cause, _NOT_SENT):
+        return Trouble("again", f"no connection ({_line(str(cause) or type(cause).__name__)})")
+    if isinstance(error, TimeoutError | APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
+        return Trouble("again", "no whole answer within judge.timeout_s", charged=True)
+    return Trouble("again", _line(str(cause) or type(cause).__name__), charged=True)
+
+
+def _of_status(error: APIStatusError) -> Trouble:
+    status, headers = error.status_code, error.response.headers
+    why = f"status {status}: {_line(error.message)}"
+    code = str(error.code or "")
+    if code in _QUOTA:
+        return Trouble("quota", why)
+    if code in _CONTENT:
+        return Trouble("refused", why)
+    if status in _AGAIN or status >= 500:
+        wait_s = retry_after_s(headers)
+        return Trouble("again", why, wait_s=wait_s, limited=status == 429 and wait_s is not None, headers=headers)
+    kinds: dict[int, Kind] = {401: "key", 403: "key", 404: "model"}
+    return Trouble(kinds.get(status, "request"), why, headers=headers)
+
+
+def _line(text: str, limit: int = 300) -> str:
+    return " ".join(text.split())[:limit]
