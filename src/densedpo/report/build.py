@@ -18,9 +18,10 @@ from densedpo.config import load_settings
 from densedpo.errors import ProjectError
 from densedpo.observe import say
 from densedpo.report.audit import LEVELS, Audit, read_audit
+from densedpo.report.drawn import draw
 from densedpo.report.evaluation import Evaluation, read_evaluations
-from densedpo.report.evaluation_plots import difference_figure, plane_figures
 from densedpo.report.headlines import Finding, findings, flow, story
+from densedpo.report.judges import Accuracy, read_accuracy, reliability_figure
 from densedpo.report.media import Shelf
 from densedpo.report.pairs import Pairs, read_pairs
 from densedpo.report.plots import Figure, audit_figure
@@ -31,7 +32,8 @@ from densedpo.report.training_plots import training_figures
 from densedpo.store.files import replacing_folder, write_json, write_text
 from densedpo.store.project import Project
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_EVALUATION_PARTS = ("tests", "power", "overall", "controls", "properties", "curves", "bradley_terry", "prompt_set")
 PLOTLY = "assets/plotly.min.js"
 _ASSETS = ("report.css", "figures.js", "players.js")
 
@@ -51,6 +53,7 @@ def build_report(project: Project) -> Path:
         pairs = read_pairs(project, shelf, settings.label.segment_s)
         runs = read_runs(project)
         evaluations = read_evaluations(project, shelf)
+        accuracy = read_accuracy(project)
         told = story(settings.model, pairs, runs, evaluations)
         found = findings(audit, evaluations)
         written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -65,16 +68,17 @@ def build_report(project: Project) -> Path:
             "pairs": pairs,
             "runs": runs,
             "training_figures": training_figures(runs),
-            "evaluations": [
-                (evaluation, difference_figure(evaluation, place), plane_figures(evaluation, place))
-                for place, evaluation in enumerate(evaluations)
-            ],
+            "evaluations": [(evaluation, draw(evaluation, place)) for place, evaluation in enumerate(evaluations)],
+            "accuracy": accuracy,
+            "judge_figure": reliability_figure(accuracy) if accuracy else None,
+            "studies": [],
+            "rankings": [],
             "provenance": read_provenance(project, settings, pairs, runs, evaluations),
         }
         _copy_assets(folder)
         page["plotly_style_ids"] = _plotly_style_ids(folder / PLOTLY)
         write_text(folder / "index.html", render(page))
-        write_json(folder / "report.json", _numbers(written, told, found, audit, pairs, runs, evaluations))
+        write_json(folder / "report.json", _numbers(written, told, found, audit, pairs, runs, evaluations, accuracy))
     say(f"report: {project.report / 'index.html'}")
     return project.report / "index.html"
 
@@ -94,6 +98,7 @@ def _numbers(
     pairs: Pairs,
     runs: list[Run],
     evaluations: list[Evaluation],
+    accuracy: Accuracy | None,
 ) -> dict[str, Any]:
     """Return the numbers on the page as plain values."""
     return {
@@ -102,6 +107,7 @@ def _numbers(
         "story": told,
         "findings": [asdict(finding) for finding in found],
         "audit": audit.raw if audit else None,
+        "judges": accuracy.raw if accuracy else None,
         "clips": pairs.clips,
         "pairs": {
             "by_mode": pairs.by_mode,
@@ -119,6 +125,7 @@ def _numbers(
                 "scores": evaluation.scores,
                 "differences": evaluation.differences,
                 "rule": evaluation.rule,
+                **{part: evaluation.part(part) for part in _EVALUATION_PARTS},
             }
             for evaluation in evaluations
         },

@@ -52,6 +52,33 @@ class Evaluation:
         """Name of the model that the others are compared with."""
         return self.models[0]
 
+    def part(self, key: str) -> Any:
+        """Return a part of the summary, None where the evaluation is older or did not measure it."""
+        return self.summary.get(key)
+
+    def run_of(self, model: str) -> str:
+        """Return the run that a model is a variant of; older evaluations know runs only."""
+        found = next(entry for entry in self.summary["models"] if entry["name"] == model)
+        return str(found.get("run") or model)
+
+    @property
+    def main_models(self) -> list[str]:
+        """The base, every run as it was trained, and the model to ship; all where runs are there in parts only."""
+        as_trained = [
+            str(entry["name"])
+            for entry in self.summary["models"]
+            if entry.get("step") is None and entry.get("lora_scale", 1) in (1, None)
+        ]
+        ship = ((self.summary.get("curves") or {}).get("ship") or {}).get("model")
+        wanted = {self.base, *as_trained, ship}
+        found = [model for model in self.models if model in wanted]
+        return found if len(found) > 1 else self.models
+
+    @property
+    def main_differences(self) -> dict[str, Any]:
+        """``differences`` of the main models."""
+        return {model: found for model, found in self.differences.items() if model in self.main_models}
+
     @property
     def motion(self) -> str | None:
         """The score that says how much moves, None where none does."""
@@ -62,7 +89,7 @@ class Evaluation:
     def info(self) -> dict[str, dict[str, str]]:
         """Label, unit, direction and sentence of every score: motion first, then the main quality, then the rest."""
         found: dict[str, dict[str, str]] = self.summary["score_info"]
-        order = {self.motion: 0, MAIN_QUALITY: 1}
+        order = {self.motion: 0, self.summary.get("quality") or MAIN_QUALITY: 1}
         named = sorted(found, key=lambda key: order.get(key, 2))
         return {key: {**found[key], "label": capitalised(found[key]["label"])} for key in named}
 
@@ -121,7 +148,7 @@ def _samples(evaluation: Evaluation, rows: list[Row], project: Project, shelf: S
     samples = []
     for why, key, models in track(chosen, f"report: samples of {evaluation.name}"):
         videos = []
-        for model in (models or evaluation.models)[:_MAX_SIDE_BY_SIDE]:
+        for model in (models or evaluation.main_models)[:_MAX_SIDE_BY_SIDE]:
             made = whole[key].get(model)
             shown = _video(project, evaluation.name, made, shelf) if made else None
             if made and shown:
@@ -150,7 +177,7 @@ def _extremes(evaluation: Evaluation, whole: dict[tuple[str, int], dict[str, Row
     label = evaluation.info[score]["label"].lower()
     sign = -1 if evaluation.info[score]["better"] == "lower" else 1
     chosen: list[_Choice] = []
-    for model in evaluation.models[1:]:
+    for model in evaluation.main_models[1:]:
         gains = {
             key: sign * (float(found[model][score]) - float(found[evaluation.base][score]))
             for key, found in whole.items()

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from densedpo.report.evaluation import Evaluation
-from densedpo.report.plots import BASE_COLOUR, RUN_COLOURS, RUN_SYMBOLS, Figure, error_bar, escape, rule
-from densedpo.report.text import bracket, estimate, signed_estimate, verdict
+from densedpo.report.looks import look_of
+from densedpo.report.plots import Figure, axis_title, error_bar, escape, rule
+from densedpo.report.text import bracket, capitalised, estimate, signed_estimate, verdict
 
 _ROW_PX = 78
 
 
 def difference_figure(evaluation: Evaluation, place: int) -> Figure:
     """Draw tuned minus base, a row a score in its own unit, turned so that right is better wherever one side is."""
-    scores = [score for score in evaluation.info if any(found.get(score) for found in evaluation.differences.values())]
+    alt = "Differences to the base with 95 % intervals, one row a score; right of the line is better"
+    return _differences(evaluation, evaluation.info, evaluation.main_differences, f"differences-{place}", alt)
+
+
+def property_figure(evaluation: Evaluation, place: int) -> Figure | None:
+    """Draw how properties that nothing was trained on differ from the base's; None where they were not measured."""
+    found = evaluation.part("properties")
+    if not found:
+        return None
+    info = {
+        name: {"better": "neither"} | one | {"label": capitalised(one["label"])} for name, one in found["info"].items()
+    }
+    differences = {model: one for model, one in found["differences"].items() if model in evaluation.main_models}
+    alt = "Properties of the tuned models minus the base's, with 95 % intervals"
+    return _differences(evaluation, info, differences, f"properties-{place}", alt)
+
+
+def _differences(
+    evaluation: Evaluation,
+    infos: Mapping[str, Mapping[str, str]],
+    differences: Mapping[str, Mapping[str, Any]],
+    figure_id: str,
+    alt: str,
+) -> Figure:
+    scores = [score for score in infos if any(found.get(score) for found in differences.values())]
     layout: dict[str, Any] = {
-        "showlegend": len(evaluation.differences) > 1,
+        "showlegend": len(differences) > 1,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "margin": {"l": 8, "r": 16, "t": 34, "b": 8},
         "shapes": [],
@@ -25,9 +51,9 @@ def difference_figure(evaluation: Evaluation, place: int) -> Figure:
     for row, score in enumerate(scores):
         axis = "" if row == 0 else str(row + 1)
         top = 1 - row / len(scores)
-        rows = [(model, found[score]) for model, found in evaluation.differences.items() if found.get(score)]
+        rows = [(model, found[score]) for model, found in differences.items() if found.get(score)]
         reach = 1.15 * max(max(abs(found["low"]), abs(found["high"])) for _, found in rows) or 1.0
-        info = evaluation.info[score]
+        info = infos[score]
         ends = [reach, -reach] if info["better"] == "lower" else [-reach, reach]
         unit = f" ({info['unit']})" if info.get("unit") else ""
         layout[f"xaxis{axis}"] = {"range": ends, "anchor": f"y{axis}", "zeroline": False, "nticks": 6}
@@ -44,8 +70,7 @@ def difference_figure(evaluation: Evaluation, place: int) -> Figure:
         }
         layout["shapes"].append(rule(0.0, "x", f"x{axis}", f"y{axis} domain"))
         for order, (model, found) in enumerate(rows):
-            look = evaluation.models.index(model) - 1
-            colour = RUN_COLOURS[look % len(RUN_COLOURS)]
+            look = look_of(evaluation, model)
             said = f"{model} minus {evaluation.base}: {signed_estimate(found)} {bracket(found)}, "
             data.append(
                 {
@@ -58,15 +83,14 @@ def difference_figure(evaluation: Evaluation, place: int) -> Figure:
                     "y": [len(rows) - 1 - order],
                     "xaxis": f"x{axis}",
                     "yaxis": f"y{axis}",
-                    "error_x": error_bar([found["mean"]], [found["low"]], [found["high"]], colour),
-                    "marker": {"color": colour, "size": 11, "symbol": RUN_SYMBOLS[look % len(RUN_SYMBOLS)]},
+                    "error_x": error_bar([found["mean"]], [found["low"]], [found["high"]], look.colour),
+                    "marker": {"color": look.colour, "size": 11, "symbol": look.symbol},
                     "text": [escape(said + verdict(found, info["better"]))],
                     "hoverinfo": "text",
                 }
             )
-    height = 40 + (_ROW_PX + 14 * (len(evaluation.differences) - 1)) * len(scores)
-    alt = "Differences to the base with 95 % intervals, one row a score; right of the line is better"
-    return Figure(f"differences-{place}", data, layout, height, alt)
+    height = 40 + (_ROW_PX + 14 * (len(differences) - 1)) * len(scores)
+    return Figure(figure_id, data, layout, height, alt)
 
 
 def plane_figures(evaluation: Evaluation, place: int) -> list[Figure]:
@@ -85,13 +109,12 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
     info = evaluation.info[score]
     named = info["label"].lower()
     data = []
-    for order, model in enumerate(evaluation.models):
+    for model in evaluation.main_models:
         found = evaluation.scores.get(model, {})
         x, y = found.get(motion), found.get(score)
         if not x or not y:
             continue
-        colour = BASE_COLOUR if order == 0 else RUN_COLOURS[(order - 1) % len(RUN_COLOURS)]
-        symbol = "circle-open" if order == 0 else RUN_SYMBOLS[(order - 1) % len(RUN_SYMBOLS)]
+        look = look_of(evaluation, model)
         data.append(
             {
                 "type": "scatter",
@@ -99,12 +122,17 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
                 "name": escape(model),
                 "x": [x["mean"]],
                 "y": [y["mean"]],
-                "error_x": error_bar([x["mean"]], [x["low"]], [x["high"]], colour),
-                "error_y": error_bar([y["mean"]], [y["low"]], [y["high"]], colour),
-                "marker": {"color": colour, "size": 12, "symbol": symbol, "line": {"color": colour, "width": 2}},
+                "error_x": error_bar([x["mean"]], [x["low"]], [x["high"]], look.colour),
+                "error_y": error_bar([y["mean"]], [y["low"]], [y["high"]], look.colour),
+                "marker": {
+                    "color": look.colour,
+                    "size": 12,
+                    "symbol": look.symbol,
+                    "line": {"color": look.colour, "width": 2},
+                },
                 "text": [escape(model)],
                 "textposition": "top right",
-                "textfont": {"color": colour},
+                "textfont": {"color": look.colour},
                 "hovertext": [
                     escape(f"{model}: motion {estimate(x)} {bracket(x)}, {named} {estimate(y)} {bracket(y)}")
                 ],
@@ -114,9 +142,9 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
         )
     layout = {
         "showlegend": False,
-        "xaxis": {"title": {"text": escape(_named(evaluation.info[motion]))}, "zeroline": False, "nticks": 6},
+        "xaxis": {"title": {"text": escape(axis_title(evaluation.info[motion]))}, "zeroline": False, "nticks": 6},
         "yaxis": {
-            "title": {"text": escape(_named(info))},
+            "title": {"text": escape(axis_title(info))},
             "zeroline": False,
             "automargin": True,
             "autorange": "reversed" if info["better"] == "lower" else True,
@@ -124,7 +152,3 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
         "margin": {"l": 8, "r": 40, "t": 16, "b": 44},
     }
     return Figure(figure_id, data, layout, 280, f"{info['label']} and motion")
-
-
-def _named(info: dict[str, str]) -> str:
-    return f"{info['label']} ({info['unit']})" if info.get("unit") else info["label"]

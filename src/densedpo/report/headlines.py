@@ -9,7 +9,7 @@ from typing import Any
 from densedpo.report.audit import Audit
 from densedpo.report.evaluation import Evaluation
 from densedpo.report.pairs import Pairs
-from densedpo.report.text import bracket, counted, listed, share_with_interval, signed_estimate, verdict
+from densedpo.report.text import bracket, counted, listed, share_with_interval, signed_estimate, tone, verdict
 from densedpo.report.training import Run
 
 _JUDGES = {
@@ -62,10 +62,18 @@ def story(model: str, pairs: Pairs, runs: list[Run], evaluations: list[Evaluatio
         prompts = len(evaluation.summary["prompts"])
         unseen = "which no training saw, " if evaluation.held_out == prompts else ""
         told.append(
-            f"In evaluation {evaluation.name}, {listed(evaluation.models)} each drew {counted(prompts, 'prompt')}, "
+            f"In evaluation {evaluation.name}, {_models(evaluation)} each drew {counted(prompts, 'prompt')}, "
             f"{unseen}with {counted(len(evaluation.summary['seeds']), 'seed')} a prompt, and every video was scored."
         )
     return told
+
+
+def _models(evaluation: Evaluation) -> str:
+    """Name the models, the variants of a run by their number."""
+    if len(evaluation.models) == len(evaluation.main_models):
+        return listed(evaluation.models)
+    variants = len(evaluation.models) - len(evaluation.main_models)
+    return f"{listed(evaluation.main_models)} and {counted(variants, 'variant')} of other strength"
 
 
 def flow(pairs: Pairs, runs: list[Run], evaluations: list[Evaluation]) -> list[tuple[str, str]]:
@@ -114,17 +122,20 @@ def _of_evaluation(evaluation: Evaluation) -> list[Finding]:
     score = evaluation.qualities[0]
     info = evaluation.info[score]
     found = []
-    for model, differences in evaluation.differences.items():
+    for model, differences in evaluation.main_differences.items():
         difference, motion = differences.get(score), differences.get(evaluation.motion)
         if not difference:
             continue
         said = verdict(difference, info["better"])
         outcome = f"{said} {'from' if said == 'not told apart' else 'than'} {evaluation.base}"
-        tone = {"better": "good", "worse": "bad"}.get(said, "open")
         direction = "" if info["better"] == "neither" else f" ({info['better']} is better)"
         sentence = f"{info['label'].lower()}{direction}, {model} minus {evaluation.base}: {model} is {outcome}."
+        overall = (evaluation.part("overall") or {}).get(model)
         beside = _motion(evaluation, model, motion) if motion else ""
-        found.append(Finding(signed_estimate(difference), bracket(difference), sentence, tone, beside))
+        if overall:
+            beside = f"{beside} Motion considered: {overall['verdict']}."
+        shade = tone(overall["verdict"] if overall else said)
+        found.append(Finding(signed_estimate(difference), bracket(difference), sentence, shade, beside.strip()))
     return found
 
 

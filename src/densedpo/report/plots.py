@@ -7,7 +7,7 @@ have files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ class Figure:
 def escape(text: str) -> str:
     """Return ``text`` such that plotly, which reads a little HTML in names and labels, shows it as it is."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "%&#123;")
+
+
+def axis_title(info: Mapping[str, str]) -> str:
+    """Return a score's label with its unit, as the title of an axis."""
+    return f"{info['label']} ({info['unit']})" if info.get("unit") else info["label"]
 
 
 def rule(at: float, axis: str = "x", ref: str = "x", span: str = "paper") -> dict[str, Any]:

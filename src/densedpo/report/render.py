@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from densedpo.report.looks import look_of
 from densedpo.report.plots import Figure
-from densedpo.report.text import bracket, estimate, number, signed_estimate, verdict
+from densedpo.report.text import bracket, estimate, number, signed_estimate, tone, verdict
 
 _CLOSERS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 ANSWER_WORDS = {
@@ -41,7 +42,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters.update(num=number, estimate=estimate, signed=signed_estimate, bracket=bracket)
-    jinja.globals.update(verdict=verdict, answer_words=ANSWER_WORDS, answer_marks=ANSWER_MARKS)
+    jinja.globals.update(
+        verdict=verdict, tone=tone, look_of=look_of, answer_words=ANSWER_WORDS, answer_marks=ANSWER_MARKS
+    )
     return jinja
 
 
@@ -49,7 +52,10 @@ def render(page: dict[str, Any]) -> str:
     """Return the whole page as HTML."""
     figures: list[Figure] = [figure for _, _, figure in page["audit_figures"]]
     figures += [figure for figure, _ in page["training_figures"]]
-    for _, differences, planes in page["evaluations"]:
-        figures += [figure for figure in (differences, *planes) if figure.data]
-    drawn = page_json([figure.as_json() for figure in figures])
-    return environment().get_template("index.html").render(**page, figures_json=drawn)
+    for _, drawn in page["evaluations"]:
+        figures += drawn.figures
+    figures += [figure for study in page["studies"] for figure in study.figures]
+    if page["judge_figure"]:
+        figures.append(page["judge_figure"])
+    shown = page_json([figure.as_json() for figure in figures])
+    return environment().get_template("index.html").render(**page, figures_json=shown)

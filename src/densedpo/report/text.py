@@ -72,6 +72,13 @@ def verdict(difference: Mapping[str, Any], better: str) -> str:
     return "better" if (difference["mean"] > 0) == (better == "higher") else "worse"
 
 
+def tone(said: str) -> str:
+    """Return the tone of a verdict: good, bad or open."""
+    if said == "better":
+        return "good"
+    return "bad" if said in ("worse", "bought with motion") else "open"
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
     """Write a count with its noun: ``1 pair``, ``12 pairs``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

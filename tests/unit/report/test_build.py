@@ -99,7 +99,7 @@ def test_no_data_become_markup_and_no_script_or_style_is_inline(whole: Project) 
 def test_the_numbers_for_machines_are_those_of_the_project(whole: Project) -> None:
     numbers = read_json(whole.report / "report.json")
     summary = read_json(whole.evaluation("held-out") / "summary.json")
-    assert numbers["schema_version"] == 1
+    assert numbers["schema_version"] == 2
     assert numbers["audit"] == read_json(whole.audit_file)
     assert numbers["evaluations"]["held-out"]["differences"] == summary["differences"]
     assert numbers["pairs"]["by_mode"] == {"guided": 3, "independent": 3}

@@ -1,0 +1,26 @@
+"""Which colour and symbol a model has on the page: its run's, so that all variants of a run belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from densedpo.report.evaluation import Evaluation
+from densedpo.report.plots import BASE_COLOUR, RUN_COLOURS, RUN_SYMBOLS
+
+
+@dataclass(frozen=True)
+class Look:
+    """A colour of the style sheet, a plotly symbol, and the number of the run from 1 (the base: 0)."""
+
+    colour: str
+    symbol: str
+    number: int
+
+
+def look_of(evaluation: Evaluation, model: str) -> Look:
+    """Return the look of a model of this evaluation."""
+    if model == evaluation.base:
+        return Look(BASE_COLOUR, "circle-open", 0)
+    runs = list(dict.fromkeys(evaluation.run_of(name) for name in evaluation.models[1:]))
+    place = runs.index(evaluation.run_of(model))
+    return Look(RUN_COLOURS[place % len(RUN_COLOURS)], RUN_SYMBOLS[place % len(RUN_SYMBOLS)], place + 1)
