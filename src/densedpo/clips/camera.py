@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.measure import changed_places, flow_size
+from densedpo.clips.flow import changed_places, flow_size, grey, pixel_grid, resized, top_mean
 
 Floats = NDArray[np.float64]
 Map = NDArray[np.float32]
+STILL: Map = np.eye(2, 3, dtype=np.float32)
 
 MIN_AGREEMENT = 0.4
 _MIN_SPAN = 0.65  # of the picture's width and height, between places that agree
@@ -29,7 +30,6 @@ _GRID = 24  # places along the longer side that the camera is fitted to
 _MIN_PLACES = 12
 _INLIER_PX = 0.6  # at the size flow is computed at: about the error of the flow itself
 _MIN_GRADIENT = 4.0  # levels per px, averaged over a few px: less has no texture to follow
-_TOP_SHARE = 0.05
 _EDGE_SHARE = 0.04  # of the picture's size, left out: flow is guessed there
 
 
@@ -55,44 +55,47 @@ def motion(frames: NDArray[np.uint8], fps: float) -> Motion:
     assert frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[3] == 3, (frames.dtype, frames.shape)
     height, width = frames.shape[1:3]
     size = flow_size(height, width)
-    method = cv2.INTER_CUBIC if size[0] > width else cv2.INTER_AREA
     to_px_s = np.array([width / size[0], height / size[1]], dtype=np.float32) * np.float32(fps)
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    lumas = [cv2.cvtColor(cv2.resize(image, size, interpolation=method), cv2.COLOR_RGB2GRAY) for image in frames]
+    lumas = [grey(resized(image, size)) for image in frames]
     steps = np.zeros((max(len(frames) - 1, 0), 4))
     for index in range(len(steps)):
         flow = flow_of.calc(lumas[index], lumas[index + 1], None)  # type: ignore[call-overload]
         alive = changed_places(frames[index], frames[index + 1], size).astype(bool)
         flow[~alive] = 0  # the flow of a still, slightly noisy picture reads as motion
-        camera, agreement = _camera_flow(lumas[index], flow)
+        matrix, agreement = fit_camera(lumas[index], flow)
+        camera = camera_flow(matrix, flow.shape)
         # where the camera moves but flow sees nothing change, there is nothing to follow either
         rest = np.where(alive[..., None], flow - camera, 0)
         steps[index] = _top(flow * to_px_s), _speed(camera * to_px_s).mean(), _top(rest * to_px_s), agreement
     return Motion(*steps.T)
 
 
-def _camera_flow(luma: NDArray[np.uint8], flow: Map) -> tuple[Map, float]:
-    """Return the camera's flow [h, w, 2] and the share of textured places that agree with it."""
+def fit_camera(luma: NDArray[np.uint8], flow: Map) -> tuple[Map, float]:
+    """Return the camera's motion and the share of textured places that agree with it.
+
+    The motion is an affine matrix [2, 3] that leads from a place (x, y, 1) to where the camera carries it; ``STILL``
+    where there is no telling.
+    """
     places = _textured_places(luma)
-    still = np.zeros_like(flow)
     if len(places) < _MIN_PLACES:
-        return still, 0.0
+        return STILL, 0.0
     start = places.astype(np.float32)
     stop = start + flow[places[:, 1], places[:, 0]]
     fitted, _ = cv2.estimateAffine2D(start, stop, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX)
     if fitted is None:
-        return still, 0.0
+        return STILL, 0.0
     matrix = fitted.astype(np.float32)
     misfit = np.linalg.norm(start @ matrix[:, :2].T + matrix[:, 2] - stop, axis=1)
     agrees = misfit < _INLIER_PX
     agreement = float(agrees.mean())
-    if agreement < MIN_AGREEMENT or bool(
-        (np.ptp(start[agrees], axis=0) < _MIN_SPAN * np.array(luma.shape[::-1])).any()
-    ):
-        return still, agreement
-    rows, columns = np.indices(luma.shape, dtype=np.float32)
-    grid = np.stack([columns, rows], axis=2)
-    return grid @ matrix[:, :2].T + matrix[:, 2] - grid, agreement
+    spans = np.ptp(start[agrees], axis=0) >= _MIN_SPAN * np.array(luma.shape[::-1]) if agrees.any() else np.False_
+    return (matrix if agreement >= MIN_AGREEMENT and spans.all() else STILL), agreement
+
+
+def camera_flow(matrix: Map, shape: tuple[int, ...]) -> Map:
+    """Return the flow [h, w, 2] of a picture of ``shape`` that moves with ``matrix`` [2, 3]."""
+    return cv2.transform(pixel_grid(*shape[:2]), matrix - STILL).astype(np.float32, copy=False)
 
 
 def _textured_places(luma: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -121,6 +124,4 @@ def _speed(flow: Map) -> Map:
 
 def _top(flow: Map) -> float:
     """Return the mean of the fastest twentieth of the picture, its edges left out."""
-    speed = _speed(flow)[_inside(flow.shape)]
-    count = max(1, round(_TOP_SHARE * speed.size))
-    return float(np.partition(speed, -count)[-count:].mean())
+    return top_mean(_speed(flow)[_inside(flow.shape)])

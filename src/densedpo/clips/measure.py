@@ -6,22 +6,19 @@ one frame to the next, so that they can be averaged over a segment. Shape letter
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densedpo.clips.flow import changed_places, flow_size, follow, grey, resized, top_mean
+
 Floats = NDArray[np.float64]
 
-_FLOW_SHORT_SIDE_PX = (128, 256)
-_TOP_SHARE = 0.05
 _SUBJECT_GRID_PX = 48
 _SUBJECT_LEVELS = 14.0
 _CELLS = 8
-_STILL_LEVELS = 2.5
-_REACH_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -87,64 +84,42 @@ def _sharpness(luma: NDArray[np.float32]) -> Floats:
     return sharpness
 
 
-def flow_size(height: int, width: int) -> tuple[int, int]:
-    """Return the (width, height) at which flow is computed: DIS loses small things in small frames, time in large."""
-    low, high = _FLOW_SHORT_SIDE_PX
-    short = min(height, width)
-    scale = math.ceil(low / short) if short < low else min(1.0, high / short)
-    return max(round(width * scale), 16), max(round(height * scale), 16)
-
-
 def _steps(frames: NDArray[np.uint8], fps: float) -> Floats:
     """Return [T-1, 4]: top flow and mean flow in px/s, flicker, warp error."""
     height, width = frames.shape[1:3]
     size = flow_size(height, width)
     per_px = np.array([width / size[0], height / size[1]], dtype=np.float32)
-    method = cv2.INTER_CUBIC if size[0] > width else cv2.INTER_AREA
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    columns, rows = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
-    grid = np.stack([columns, rows], axis=2)
-    top_count = max(1, round(_TOP_SHARE * min(size[0], width) * min(size[1], height)))
     steps = np.zeros((len(frames) - 1, 4))
-    colour = cv2.resize(frames[0], size, interpolation=method)
-    luma = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    colour = resized(frames[0], size)
+    luma = grey(colour)
     for index in range(len(frames) - 1):
-        next_colour = cv2.resize(frames[index + 1], size, interpolation=method)
-        next_luma = cv2.cvtColor(next_colour, cv2.COLOR_RGB2GRAY)
+        next_colour = resized(frames[index + 1], size)
+        next_luma = grey(next_colour)
         flow = flow_of.calc(luma, next_luma, None)  # type: ignore[call-overload]
         speed = cv2.magnitude(flow[:, :, 0] * per_px[0], flow[:, :, 1] * per_px[1]) * fps
         speed *= changed_places(frames[index], frames[index + 1], size)
         if size[0] > width:
             speed = cv2.resize(speed, (width, height), interpolation=cv2.INTER_AREA)
-        speed = speed.ravel()
-        moved = grid + flow
-        back = cv2.remap(next_colour, moved[:, :, 0], moved[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        change = cv2.cvtColor(back, cv2.COLOR_RGB2GRAY).astype(np.float32) - luma
-        cells = cv2.resize(change, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+        back = follow(next_colour, flow)
         steps[index] = (
-            np.partition(speed, -top_count)[-top_count:].mean(),
+            top_mean(speed),
             speed.mean(),
-            np.abs(cells).mean() / 255,
+            flicker(luma, grey(back)),
             cv2.absdiff(back, colour).mean() / 255,
         )
         colour, luma = next_colour, next_luma
     return steps
 
 
-def changed_places(before: NDArray[np.uint8], after: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return 1 where the picture changes nearby and 0 where it stands still, at ``size``.
+def flicker(luma: NDArray[np.uint8], next_luma: NDArray[np.uint8]) -> float:
+    """Return the mean absolute change of luma, 0 to 1, between cells of an eighth of the picture.
 
-    Without it the flow of a still, flat, slightly noisy picture reads as motion.
+    ``next_luma`` is the next picture brought back along the flow. Averaging in cells keeps misplaced edges out of it.
     """
-    if before.shape[0] > size[1]:
-        old, new = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (before, after))
-    else:
-        old, new = before, after
-    change = cv2.cvtColor(new, cv2.COLOR_RGB2GRAY).astype(np.float32) - cv2.cvtColor(old, cv2.COLOR_RGB2GRAY)
-    moved = (np.abs(cv2.GaussianBlur(change, (0, 0), 1.0)) > _STILL_LEVELS).astype(np.uint8)
-    reach = 2 * max(1, round(_REACH_SHARE * min(moved.shape))) + 1
-    near = cv2.dilate(moved, np.ones((reach, reach), np.uint8))
-    return cv2.resize(near, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+    change = next_luma.astype(np.float32) - luma
+    cells = cv2.resize(change, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+    return float(np.abs(cells).mean() / 255)
 
 
 def _subject_share(frames: NDArray[np.uint8]) -> Floats:
