@@ -1,0 +1,123 @@
+"""The probe: which endpoints pass, in which mode, and which are found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.labels.judges.doubles import Double, halves, images_of, saying
+
+from densedpo.config import JudgeSettings
+from densedpo.errors import ConfigError
+from densedpo.labels.judges.answerer import Question, Reply
+from densedpo.labels.judges.probe import MODES, Probe, probe
+from densedpo.labels.judges.wire import StructuredMode
+
+Says = Callable[[Question], str | Reply]
+
+
+def sharper(question: Question) -> str:
+    """Prefer the clip with more detail."""
+    first, second = (
+        np.mean([np.abs(np.diff(f.astype(float), axis=1)).mean() for f in clip]) for clip in halves(question)
+    )
+    return "first" if first > second else "second"
+
+
+def obeying(question: Question, choice: str) -> str:
+    """Answer as the schema wants, the code included."""
+    fields = question.schema["properties"]
+    return saying(choice, **({"code": fields["code"]["enum"][0]} if "code" in fields else {}))
+
+
+def honest(question: Question) -> str:
+    return obeying(question, sharper(question))
+
+
+def probed(says_in: dict[StructuredMode, Says], **settings: Any) -> tuple[Probe, list[Double]]:
+    doubles = {mode: Double(says) for mode, says in says_in.items()}
+    return probe(lambda mode: doubles[mode], JudgeSettings(**settings)), list(doubles.values())
+
+
+def alike(says: Says) -> dict[StructuredMode, Says]:
+    return dict.fromkeys(MODES, says)
+
+
+def passed(found: Probe) -> dict[str, bool]:
+    return {check.name: check.passed for check in found.checks}
+
+
+@pytest.mark.parametrize("layout", ["separate", "grid"])
+def test_a_good_endpoint_takes_two_questions(layout: str) -> None:
+    found, doubles = probed(alike(honest), layout=layout)
+    assert found.passed and found.mode == "json_schema"
+    assert passed(found) == {"schema": True, "images": True, "order": True}
+    assert (found.calls, found.cost) == (2, 0.5)
+    assert len(doubles[0].asked) == 2
+    assert found.as_dict()["checks"][0]["sentence"].endswith("json_schema")
+
+
+def test_the_code_stands_in_no_words() -> None:
+    _, doubles = probed(alike(honest))
+    question = doubles[0].asked[0]
+    code = question.schema["properties"]["code"]["enum"][0]
+    assert code not in question.system and code not in str([part for part in question.parts if isinstance(part, str)])
+
+
+def test_as_many_images_as_will_be_shown() -> None:
+    for frames_per_s, shown_s, count in ((8.0, 1.0, 16), (4.0, 0.5, 4), (8.0, 60.0, 64)):
+        double = Double(honest)
+        probe({"text": double}.__getitem__, JudgeSettings(frames_per_s=frames_per_s), shown_s=shown_s, modes=["text"])
+        assert len(images_of(double.asked[0])) == count
+
+
+def test_an_endpoint_that_ignores_schemas_passes_in_words() -> None:
+    found, _ = probed(alike(lambda question: saying(sharper(question))))
+    assert found.passed and found.mode == "text"
+    assert found.calls == 4
+    assert "does not enforce" in found.checks[0].sentence
+
+
+def refusing(question: Question) -> Reply:
+    raise ConfigError("judge.model: response_format is unknown (status 400)")
+
+
+@pytest.mark.parametrize(
+    "bad", [refusing, lambda question: Reply("failed", why="status 500"), lambda question: "Sure!"]
+)
+def test_the_next_way_is_tried(bad: Says) -> None:
+    found, _ = probed({"json_schema": bad, "structured_outputs": honest, "text": bad})
+    assert found.passed and found.mode == "structured_outputs"
+
+
+def test_a_service_that_refuses_every_way_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="status 400"):
+        probed(alike(refusing))
+
+
+@pytest.mark.parametrize("bad", [lambda question: "The first one.", lambda question: Reply("refused", why="no")])
+def test_no_form_no_endpoint(bad: Says) -> None:
+    found, _ = probed(alike(bad))
+    assert not found.passed
+    assert passed(found) == {"schema": False}
+    assert "JSON" in found.checks[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("choices", "images", "order"),
+    [(("first", "first"), True, False), (("tie", "tie"), False, False), (("second", "first"), False, True)],
+)
+def test_the_blind_are_found_out(choices: tuple[str, str], images: bool, order: bool) -> None:
+    left = iter(choices)
+    found, _ = probed(alike(lambda question: obeying(question, next(left))))
+    assert not found.passed
+    assert passed(found) == {"schema": True, "images": images, "order": order}
+    assert all(check.sentence.count("use a model") == (not check.passed) for check in found.checks)
+
+
+def test_form_lost_on_the_second_question() -> None:
+    left = iter([True, False])
+    found, _ = probed(alike(lambda question: honest(question) if next(left) else "well"))
+    assert passed(found) == {"schema": False}
