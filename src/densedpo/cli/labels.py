@@ -16,12 +16,6 @@ SourceOption = Annotated[
 ]
 
 
-class JudgeName(StrEnum):
-    """Judges that can be asked."""
-
-    metric = "metric"
-
-
 class ExportForm(StrEnum):
     """Formats that labels can be exported to."""
 
@@ -39,26 +33,6 @@ class ConsensusRule(StrEnum):
     reviewer = "reviewer"
     gold_weighted = "gold_weighted"
     dawid_skene = "dawid_skene"
-
-
-@verb(label_app, "judge", sections=("label",))
-def label_judge(
-    call: Call,
-    judge: Annotated[JudgeName, typer.Option(help="Which judge.")] = JudgeName.metric,
-    force: Annotated[bool, typer.Option(help="Judge again what already has this judge's answer.")] = False,
-) -> Any:
-    """Let a machine answer every segment of every pair.
-
-    metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
-    """
-    from densedpo.labels.judges.metric import MetricJudge
-    from densedpo.labels.judges.run import judge_pairs
-
-    del judge  # the only one so far
-    settings = call.settings.label
-    chosen = MetricJudge(tie_band=settings.metric_tie_band)
-    found = judge_pairs(call.project, chosen, settings.segment_s, force=force, alike_below=settings.alike_below)
-    return found.as_dict()
 
 
 @verb(label_app, "serve", sections=("label", "serve"))

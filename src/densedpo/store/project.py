@@ -83,6 +83,11 @@ class Project:
         return self.root / "cache"
 
     @property
+    def judge_replies(self) -> Path:
+        """What services replied to judges' questions, and what that cost; SQLite."""
+        return self.cache / "judge_replies.db"
+
+    @property
     def runs(self) -> Path:
         """One folder a training run."""
         return self.root / "runs"
