@@ -22,6 +22,11 @@ class LabelSettings(Section):
         description="segments whose sides differ by less, in 8-bit levels averaged over a frame, are ties that no "
         "judge is asked about, and pairs of nothing else are shown to nobody; 0 is never",
     )
+    confidence: Literal["calibrated", "weights", "stated", "ignored"] = Field(
+        "calibrated",
+        description="weight of a judge's preferences in a snapshot: what people's answers say they are worth, the weak "
+        "ones ties (label calibrate; 1 without it); the same with no ties made; as the judge states it; or 1",
+    )
     agreement_above: float = Field(
         -1.0,
         ge=-1,

@@ -14,6 +14,9 @@ from densedpo.cli.verb import Call, verb
 SourceOption = Annotated[
     str | None, typer.Option("--source", help="Whose answers: person, judge or simulated; needed if there are several.")
 ]
+AuthorOption = Annotated[
+    str | None, typer.Option("--author", help="The author whose answers alone count; needed with several judges.")
+]
 
 
 class ExportForm(StrEnum):
@@ -88,11 +91,12 @@ def label_export(
     file: Annotated[Path, typer.Argument(help="File to write.")],
     form: Annotated[ExportForm, typer.Option("--format", help="File format.")] = ExportForm.jsonl,
     source: SourceOption = None,
+    author: AuthorOption = None,
 ) -> Any:
     """Export the current answers."""
     from densedpo.labels.transfer import export_labels
 
-    return {"file": str(file), "answers": export_labels(call.project, file, form.value, source)}
+    return {"file": str(file), "answers": export_labels(call.project, file, form.value, source, author)}
 
 
 @verb(label_app, "status", sections=("label",))
@@ -104,12 +108,12 @@ def label_status(call: Call) -> Any:
 
 
 @verb(label_app, "audit", sections=("label",))
-def label_audit(call: Call, source: SourceOption = None) -> Any:
+def label_audit(call: Call, source: SourceOption = None, author: AuthorOption = None) -> Any:
     """Say what the labels secretly prefer: slower, larger, brighter … Run it before training."""
     from densedpo.labels.audit import audit
     from densedpo.observe import say
 
-    found = audit(call.project, source, call.settings.label.segment_s)
+    found = audit(call.project, source, call.settings.label.segment_s, author)
     for finding in found["findings"]:
         say(f"{finding['group']}: {finding['text']}")
     return found
@@ -135,19 +139,46 @@ def label_agreement(
     return found
 
 
+@verb(label_app, "calibrate", sections=("label",))
+def label_calibrate(
+    call: Call,
+    judge: Annotated[
+        str | None, typer.Option(help="Name of the judge, as stored; needed if there are several.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="What counts as right: people, gold, simulated or an author.")
+    ] = "people",
+) -> Any:
+    """Fit what a judge's confidence is worth where people answered too: its tie threshold and weights.
+
+    `label freeze` then applies it to all answers of that judge, given with the same settings.
+    """
+    from densedpo.labels.accuracy_text import calibration_lines
+    from densedpo.labels.thresholds import calibrate_judge
+    from densedpo.observe import say
+
+    found = calibrate_judge(call.project, judge, against, call.settings.label.segment_s)
+    for line in calibration_lines(found):
+        say(line)
+    return found
+
+
 @verb(label_app, "freeze", sections=("label",))
 def label_freeze(
     call: Call,
     source: SourceOption = None,
+    author: AuthorOption = None,
     rule: Annotated[ConsensusRule, typer.Option(help="How several answers become one label.")] = ConsensusRule.reviewer,
     keep_flagged: Annotated[bool, typer.Option(help="Count answers of flagged people too.")] = False,
 ) -> Any:
     """Freeze the current answers of one source into a snapshot, which is what training reads.
 
     majority: most votes. reviewer: a reviewer's answer where there is one. gold_weighted: by accuracy on known answers.
-    dawid_skene: by what the answers say about everybody's habits.
+    dawid_skene: by what the answers say about everybody's habits. A judge's preferences get weights by --confidence.
     """
     from densedpo.labels.snapshot import freeze
 
-    frozen = freeze(call.project, source, call.settings.label.segment_s, rule.value, keep_flagged=keep_flagged)
+    label = call.settings.label
+    options: dict[str, Any] = {"author": author, "confidence": label.confidence, "keep_flagged": keep_flagged}
+    frozen = freeze(call.project, source, label.segment_s, rule.value, **options)
     return vars(frozen) | {"path": str(frozen.path)}

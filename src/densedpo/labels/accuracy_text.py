@@ -38,6 +38,24 @@ def told(item: Mapping[str, Any]) -> str:
     return f"{item['value']:.3f} ({interval}; n = {item['n']})"
 
 
+def calibration_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what ``label calibrate`` found as lines; the measures are of pairs that the fit had not seen."""
+    report = found["report"]
+    names = {
+        "with_ties_as_said": "accuracy with ties, as said",
+        "with_ties_by_threshold": "accuracy with ties, by threshold",
+        "gain_by_threshold": "gain by the threshold",
+        "label_plain": "what a preference is worth, -1 to 1, unweighted",
+        "label_weighted": "what a preference is worth, -1 to 1, weighted",
+        "ece_stated": "calibration error as stated",
+        "ece_calibrated": "calibration error, calibrated",
+    }
+    head = f"{found['judge']}: fitted on {found['answers']} answers in {found['pairs']} pairs of {found['against']}"
+    return [f"{head}; preferences below {found['threshold']:.3g} are ties"] + [
+        f"{words}: {told(report[name])}" for name, words in names.items()
+    ]
+
+
 def _cell(item: Mapping[str, Any]) -> str:
     if item["value"] is None:
         return "-"

@@ -78,15 +78,17 @@ class _Judged:
     b: Means
 
 
-def audit(project: Project, source: str | None = None, segment_s: float | None = None) -> dict[str, Any]:
-    """Audit the current labels of one source kind, write ``labels/audit.json`` and return its content.
+def audit(
+    project: Project, source: str | None = None, segment_s: float | None = None, author: str | None = None
+) -> dict[str, Any]:
+    """Audit the current labels of one source kind, or author, write ``labels/audit.json`` and return its content.
 
     Raises:
         LabelError: if there are no usable answers, it is ambiguous which are meant, or no video can be read.
     """
     table = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     by_id = {row["pair_id"]: row for row in table}
-    events = selected_answers(project, table, source, segment_s)
+    events = selected_answers(project, table, source, segment_s, author)
     rows = snapshot_rows(table, events)
     measured = measure_pairs(project, [by_id[row["pair_id"]] for row in rows], events[0].segment_s)
     pairs = [

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import mean
 
 from densedpo.labels.answers import ANSWERS, WHOLE_CLIP, Answer, AnswerEvent
 
 RULE = "most votes; shared first place is a tie; cannot_judge abstains; clip: own answers, else sign of segment sum"
 _LABELS: dict[Answer, int] = {"a": 1, "b": -1}
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the answers to one question amount to: the answer, its label in {-1, 0, +1} and the votes by answer."""
+    """What the answers to one question amount to: the answer, its label in {-1, 0, +1} and the votes by answer.
+
+    ``weight`` in (0, 1] is how much a preference counts: 1 unless it is a machine's whose confidence is known.
+    """
 
     answer: Answer
     label: int
     votes: Mapping[Answer, int]
+    weight: float = 1.0
 
 
 def label_of(answer: Answer) -> int:
@@ -57,6 +63,13 @@ def by_question(events: Iterable[AnswerEvent]) -> dict[tuple[str, int], Consensu
     return {question: consensus(given) for question, given in answers.items()}
 
 
+def with_weights(
+    found: Mapping[tuple[str, int], Consensus], weights: Mapping[tuple[str, int], float]
+) -> dict[tuple[str, int], Consensus]:
+    """Return ``found`` with these weights; 1 where there is none."""
+    return {question: replace(item, weight=weights.get(question, 1.0)) for question, item in found.items()}
+
+
 @dataclass(frozen=True)
 class PairConsensus:
     """Labels of one pair: per segment (None: unlabelled) and for the clip, and the number of votes behind them."""
@@ -70,7 +83,7 @@ def of_pair(found: Mapping[tuple[str, int], Consensus], pair_id: str, num_segmen
     """Return the labels of one pair of ``num_segments`` segments.
 
     The clip's label comes from answers about the whole clip where there are any, else from the sign of the sum of its
-    segment labels (with no votes of its own).
+    weighted segment labels (with no votes of its own); it weighs as the segments that prefer the same side, on average.
     """
     segments = tuple(found.get((pair_id, segment)) for segment in range(num_segments))
     whole = found.get((pair_id, WHOLE_CLIP))
@@ -82,8 +95,9 @@ def _derived(segments: Sequence[Consensus | None]) -> Consensus | None:
     labelled = [item for item in segments if item is not None]
     if not labelled:
         return None
-    total = sum(item.label for item in labelled)
-    if total:
-        return Consensus("a" if total > 0 else "b", 1 if total > 0 else -1, {})
+    total = sum(item.label * item.weight for item in labelled)
+    if abs(total) > _SAME:
+        label = 1 if total > 0 else -1
+        return Consensus("a" if label > 0 else "b", label, {}, mean(i.weight for i in labelled if i.label == label))
     given = {item.answer for item in labelled}
     return Consensus(given.pop() if len(given) == 1 else "tie", 0, {})

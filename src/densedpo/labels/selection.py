@@ -1,4 +1,4 @@
-"""Which answers are meant: usable ones of one source kind and one segment length, never a silent mixture.
+"""Which answers are meant: usable ones of one source kind, one segment length and one judge, never a silent mixture.
 
 Freezing, auditing and exporting labels all choose through here, so that they speak of the same answers.
 """
@@ -15,15 +15,19 @@ from densedpo.store.project import Project
 from densedpo.store.tables import Row
 
 
-def select(events: Iterable[AnswerEvent], source: str | None, segment_s: float | None) -> list[AnswerEvent]:
-    """Return the usable events of one source kind and one segment length.
+def select(
+    events: Iterable[AnswerEvent], source: str | None, segment_s: float | None, author: str | None = None
+) -> list[AnswerEvent]:
+    """Return the usable events of one source kind and one segment length, and of ``author`` alone if one is named.
+
+    People vote, and so do simulated annotators; judges do not: of several, one has to be named.
 
     Raises:
-        LabelError: if nothing is left, or several kinds or lengths are there and none was named.
+        LabelError: if nothing is left, or several kinds, lengths or judges are there and none was named.
     """
     if source is not None and source not in SOURCES:
         raise LabelError(f"source: {source!r} is unknown; choose one of {', '.join(SOURCES)}")
-    usable = [event for event in events if event.usable]
+    usable = [event for event in events if event.usable and author in (None, event.author)]
     kinds = sorted({event.source for event in usable})
     if source is None and len(kinds) > 1:
         raise LabelError(f"answers come from {' and '.join(kinds)}, which are never mixed; name one as source")
@@ -33,14 +37,18 @@ def select(events: Iterable[AnswerEvent], source: str | None, segment_s: float |
         named = " and ".join(f"{length:g}" for length in lengths)
         raise LabelError(f"answers speak of segments of {named} s, which are never mixed; name one as segment_s")
     chosen = [event for event in chosen if segment_s in (None, event.segment_s)]
+    judges = sorted({event.author for event in chosen if event.source == "judge"})
+    if len(judges) > 1:
+        raise LabelError(f"answers come from the judges {' and '.join(judges)}, which are never mixed; name one author")
     if not chosen:
-        wanted = (f" from {source}" if source else "") + (f" on segments of {segment_s:g} s" if segment_s else "")
+        wanted = (f" from {source}" if source else "") + (f" by {author}" if author else "")
+        wanted += f" on segments of {segment_s:g} s" if segment_s else ""
         raise LabelError(f"no usable answers{wanted}; run `densedpo label judge` or `densedpo label import` first")
     return chosen
 
 
 def selected_answers(
-    project: Project, pairs: Sequence[Row], source: str | None, segment_s: float | None
+    project: Project, pairs: Sequence[Row], source: str | None, segment_s: float | None, author: str | None = None
 ) -> list[AnswerEvent]:
     """Return the project's current answers about ``pairs`` (rows with pair_id), chosen as ``select`` does.
 
@@ -52,4 +60,4 @@ def selected_answers(
     strangers = {event.pair_id for event in answers} - known
     if strangers:
         warn(f"{len(strangers)} labelled pairs are no longer in {project.pairs_table}; their answers are left out")
-    return select([event for event in answers if event.pair_id in known], source, segment_s)
+    return select([event for event in answers if event.pair_id in known], source, segment_s, author)

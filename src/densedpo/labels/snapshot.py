@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
 from densedpo.labels.answers import Answer, AnswerEvent, Source
-from densedpo.labels.consensus import of_pair
+from densedpo.labels.calibration import Confidence, load_calibration, weighted
+from densedpo.labels.consensus import of_pair, with_weights
 from densedpo.labels.gold import load_gold
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.quality import FLAG_RULES, gold_accuracy, people_quality
+from densedpo.labels.reference import Question
 from densedpo.labels.rules import WORDS, Decide, Rule, decider, reviewer_first
 from densedpo.labels.selection import selected_answers
 from densedpo.labels.store import current_answers
@@ -92,6 +94,8 @@ def freeze(
     segment_s: float | None = None,
     rule: Rule = "reviewer",
     *,
+    author: str | None = None,
+    confidence: Confidence = "calibrated",
     keep_flagged: bool = False,
 ) -> FrozenSnapshot:
     """Freeze the current answers of one source kind as ``snapshots/ID.parquet`` and record it as the latest.
@@ -101,25 +105,29 @@ def freeze(
         source: person, judge or simulated; may be left out where only one kind has answered.
         segment_s: segment length in seconds; may be left out where only one is in use.
         rule: how several answers to one question become one label (labels/rules.py).
+        author: whose answers alone count; needed where several judges have answered.
+        confidence: what weight a judge's preferences get (labels/calibration.py); people's and simulated ones weigh 1.
         keep_flagged: whether answers count of people whose answers raise a flag (labels/quality.py).
 
     Raises:
         LabelError: if there is nothing to freeze, the choice is ambiguous or an answer lies outside its clip.
     """
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
-    events = selected_answers(project, pairs, source, segment_s)
+    events = selected_answers(project, pairs, source, segment_s, author)
     answers = [event for event in current_answers(project.label_store) if event.segment_s == events[0].segment_s]
     gold = load_gold(project, events[0].segment_s)
     flagged = {person.author: person.flags for person in people_quality(answers, gold) if person.flags}
     left_out = sorted({event.author for event in events if event.source == "person"} & flagged.keys())
     if keep_flagged:
         left_out = []
-    for author in left_out:
-        warn(f"{author} is left out ({', '.join(flagged[author])}); look at `densedpo label agreement`")
+    for name in left_out:
+        warn(f"{name} is left out ({', '.join(flagged[name])}); look at `densedpo label agreement`")
     events = [event for event in events if event.author not in left_out]
     if not events:
         raise LabelError(f"all answers are by flagged people ({', '.join(left_out)}); look, or freeze --keep-flagged")
-    rows = snapshot_rows(pairs, events, decider(rule, gold_accuracy(answers, gold)))
+    events, weights, weighing = _weighed(project, events, confidence)
+    decide = decider(rule, gold_accuracy(answers, gold))
+    rows = snapshot_rows(pairs, events, lambda given: with_weights(decide(given), weights))
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "segment_s": events[0].segment_s,
@@ -131,6 +139,7 @@ def freeze(
         "left_out": left_out,
         "left_out_rule": FLAG_RULES if left_out else "",
         "events": len(events),
+        **weighing,
     }
     digest = _digest(rows, metadata)
     path = project.snapshots / f"{digest[:_ID_LENGTH]}.parquet"
@@ -180,13 +189,28 @@ def snapshot_rows(pairs: Sequence[Row], events: Sequence[AnswerEvent], decide: D
         row = PairLabels(
             pair_id=pair_id,
             segment_answers=tuple(item.answer if item else None for item in labels.segments),
-            segment_labels=tuple(float(item.label) if item else None for item in labels.segments),
+            segment_labels=tuple(item.label * item.weight if item else None for item in labels.segments),
             clip_answer=labels.clip.answer if labels.clip else None,
-            clip_label=float(labels.clip.label) if labels.clip else None,
+            clip_label=labels.clip.label * labels.clip.weight if labels.clip else None,
             votes=labels.votes,
         )
         rows.append(_plain(row))
     return rows
+
+
+def _weighed(
+    project: Project, events: list[AnswerEvent], confidence: Confidence
+) -> tuple[list[AnswerEvent], dict[Question, float], dict[str, Any]]:
+    """Return answers and weights as they shall count, and what the metadata say of it: nothing where all weigh 1."""
+    first = events[0]
+    if first.source != "judge":
+        return events, {}, {}
+    calibration = load_calibration(project, first.author, first.segment_s)
+    counted, weights = weighted(events, confidence, calibration)
+    fitted = calibration if confidence in ("calibrated", "weights") else None
+    if fitted is None and confidence != "stated":
+        return counted, weights, {}
+    return counted, weights, {"confidence": confidence, "calibration": fitted.digest if fitted else None}
 
 
 def load_snapshot(path: Path) -> LabelSnapshot:

@@ -77,11 +77,13 @@ class ImportSummary:
     unchanged: int
 
 
-def export_labels(project: Project, path: Path, form: ExportFormat, source: str | None = None) -> int:
+def export_labels(
+    project: Project, path: Path, form: ExportFormat, source: str | None = None, author: str | None = None
+) -> int:
     """Write what counts now to ``path``; return the number of rows.
 
     ``jsonl``, ``parquet``, ``label_studio`` and ``datasets`` (a folder) hold every answer with every field, of one
-    source kind if ``source`` is given. ``videoalign`` holds one row
+    source kind if ``source`` is given, of one author if ``author`` is. ``videoalign`` holds one row
     a pair with a whole-clip label (own or derived from its segments) as Overall: A, B or same; clips nobody could judge
     are left out, and paths are relative to the project.
 
@@ -91,8 +93,12 @@ def export_labels(project: Project, path: Path, form: ExportFormat, source: str 
     if form not in EXPORT_FORMATS:
         raise LabelError(f"format: {form!r} is unknown; choose one of {', '.join(EXPORT_FORMATS)}")
     if form == "videoalign":
-        return _export_videoalign(project, path, source)
-    events = [event for event in current_answers(project.label_store) if source in (None, event.source)]
+        return _export_videoalign(project, path, source, author)
+    events = [
+        event
+        for event in current_answers(project.label_store)
+        if source in (None, event.source) and author in (None, event.author)
+    ]
     if not events:
         raise LabelError(f"{project.labels_database}: no answers to export; run `densedpo label judge` first")
     rows = [asdict(event) for event in sorted(events, key=_order)]
@@ -113,11 +119,11 @@ def _order(event: AnswerEvent) -> tuple[str, str, str, float, int, str]:
     return event.pair_id, event.source, event.author, event.segment_s, event.segment, event.task
 
 
-def _export_videoalign(project: Project, path: Path, source: str | None) -> int:
+def _export_videoalign(project: Project, path: Path, source: str | None, author: str | None) -> int:
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     by_id = {pair["pair_id"]: pair for pair in pairs}
     rows = []
-    for labels in snapshot_rows(pairs, selected_answers(project, pairs, source, None)):
+    for labels in snapshot_rows(pairs, selected_answers(project, pairs, source, None, author)):
         pair = by_id[labels["pair_id"]]
         if labels["clip_answer"] not in VIDEOALIGN_ANSWERS:
             continue
