@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,38 @@ def miniworld_label(
     from densedpo.miniworld.labelling import label_pairs
 
     return label_pairs(call.project, SimulatedAnnotator(name=name, seed=seed), call.settings.label.segment_s)
+
+
+class JudgeOrders(StrEnum):
+    """In how many orders of the sides a judge is asked."""
+
+    both = "both"
+    one = "one"
+
+
+class JudgeAsk(StrEnum):
+    """What a judge is asked about."""
+
+    segments = "segments"
+    clip = "clip"
+
+
+@verb(miniworld_app, "judge", sections=("label",))
+def miniworld_judge(
+    call: Call,
+    name: Annotated[str, typer.Option(help="Name of the judge.")] = "noisy",
+    noise: Annotated[float, typer.Option(min=0, help="Error in seeing a side of one second, nats of artifact.")] = 0.3,
+    position_bias: Annotated[float, typer.Option(help="How much it favours the first side, nats of artifact.")] = 0.0,
+    orders: Annotated[JudgeOrders, typer.Option(help="Ask in both orders, or in one.")] = JudgeOrders.both,
+    ask: Annotated[JudgeAsk, typer.Option(help="Ask about each segment, or the whole clip.")] = JudgeAsk.segments,
+    seed: Seed = 0,
+) -> Any:
+    """Let a simulated judge with planted failings answer: to see what `label agreement --against` makes of them."""
+    from densedpo.labels.judges.run import judge_pairs
+    from densedpo.miniworld.judges import NoisyJudge
+
+    judge = NoisyJudge(name, noise, position_bias, orders.value, seed=seed)
+    return judge_pairs(call.project, judge, call.settings.label.segment_s, ask=ask.value).as_dict()
 
 
 @verb(miniworld_app, "validate")
@@ -111,6 +144,14 @@ def doctor(
     size: Annotated[
         str | None, typer.Option(help="Clip size, HEIGHTxWIDTHxFRAMES: predict memory and time, say what fits.")
     ] = None,
+    setup: Annotated[
+        str | None,
+        typer.Option(help="Say how the environment of an outside model is made: a name (see --setup list) or a .yaml."),
+    ] = None,
+    make: Annotated[
+        Path | None,
+        typer.Option(help="With --setup: make that environment in this folder; weights stay to be fetched."),
+    ] = None,
 ) -> Any:
     """Look at the environment: versions, devices, video codecs, the model; say what is missing and how to mend it.
 
@@ -119,6 +160,9 @@ def doctor(
     """
     from densedpo.cli.doctor import examine_environment
     from densedpo.cli.fits import examine_fit
+    from densedpo.cli.setup import set_up
 
+    if setup is not None or make is not None:
+        return {"problems": [], **set_up(setup, make)}
     found = examine_environment(call.settings)
     return found if size is None or found["problems"] else found | {"fit": examine_fit(call.settings, size)}

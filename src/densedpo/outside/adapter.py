@@ -32,6 +32,7 @@ from typing import Any, TextIO
 
 PROTOCOL = 1
 PREFIX = "densedpo:"
+_HERE = Path(__file__).resolve().parent
 _GRACE_S = 5.0  # time to end by itself once nobody listens
 _GATHER_S = 0.02  # a batch is written in one go, but arrives line by line
 _WHY_CHARACTERS = 500
@@ -42,6 +43,7 @@ def serve(
     *,
     name: str,
     scores: Sequence[str],
+    prompted: Sequence[str] = (),
     version: str = "",
     batch: int = 1,
     identity: Any = None,
@@ -53,6 +55,7 @@ def serve(
             ``score(videos, prompts)`` to a list of such dictionaries, or of exceptions for videos that failed.
         name: name of the model, for people.
         scores: names of the numbers that every answer holds.
+        prompted: those of them that mean nothing where the prompt is empty.
         version: version of the model or of its code.
         batch: how many videos are scored together.
         identity: whatever else shapes the numbers (weights, options): a value for JSON. It keys stored scores.
@@ -61,9 +64,11 @@ def serve(
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    # what lies beside this file must not be taken for a module of the same name that the model needs
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() not in (_HERE, _HERE / "adapters")]
     score = load()
-    hello = {"densedpo": PROTOCOL, "name": name, "version": version, "scores": list(scores), "batch": batch}
-    _say(out, {**hello, "identity": identity})
+    hello = {"densedpo": PROTOCOL, "name": name, "version": version, "scores": list(scores)}
+    _say(out, {**hello, "prompted": list(prompted), "batch": batch, "identity": identity})
     requests: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_read, args=(requests,), daemon=True).start()
     while True:

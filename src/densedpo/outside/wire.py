@@ -35,11 +35,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Hello:
-    """What the child says of itself: its name, the names of its numbers, how many videos it scores together."""
+    """What the child says of itself: its name, the names of its numbers, how many videos it scores together.
+
+    ``prompted`` numbers mean nothing where the prompt is empty.
+    """
 
     name: str
     version: str
     scores: tuple[str, ...]
+    prompted: tuple[str, ...]
     batch: int
     identity: str
 
@@ -91,8 +95,11 @@ def read_hello(message: dict[str, Any]) -> Hello:
         raise BrokenError("the batch of its hello is no positive number")
     if not isinstance(scores, list) or not scores or not all(isinstance(score, str) and score for score in scores):
         raise BrokenError("its hello does not name its scores")
+    prompted = message.get("prompted", [])
+    if not isinstance(prompted, list) or any(score not in scores for score in prompted):
+        raise BrokenError("the prompted scores of its hello are not among its scores")
     identity = json.dumps(message.get("identity"), sort_keys=True)
-    return Hello(name, str(message.get("version", "")), tuple(dict.fromkeys(scores)), batch, identity)
+    return Hello(name, str(message.get("version", "")), tuple(dict.fromkeys(scores)), tuple(prompted), batch, identity)
 
 
 def read_scores(message: dict[str, Any], names: Sequence[str]) -> Scored:
