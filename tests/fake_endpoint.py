@@ -54,12 +54,28 @@ Mind = Callable[[Asked], Said]
 
 
 def honest(asked: Asked) -> Said:
-    """Prefer the clip that the metric judge prefers; too little to compare cannot be judged."""
-    from densedpo.labels.judges.base import SegmentPair
-    from densedpo.labels.judges.metric import MetricJudge
+    """Prefer the clip that is sharper and changes more smoothly; a still one never wins, one frame says nothing."""
+    if len(asked.first) < 2:
+        return _answer("cannot_judge")
+    lead = _quality(asked.first) - _quality(asked.second)
+    still = _still_share(asked.first) == 1, _still_share(asked.second) == 1
+    if abs(lead) <= 0.1 or still[0 if lead > 0 else 1]:
+        return _answer("tie")
+    return _answer("first" if lead > 0 else "second", confidence=float(1 - 0.5 * np.exp(-abs(lead))))
 
-    said = MetricJudge().judge(SegmentPair(asked.first, asked.second, 8.0))
-    return _answer({"a": "first", "b": "second"}.get(str(said.answer), str(said.answer)))
+
+def _quality(frames: Frames) -> float:
+    from densedpo.clips.measure import measure
+
+    found = measure(frames, 8.0)
+    worst = float(found.flicker.max() + found.warp_error.max())
+    return float(np.log(found.sharpness.mean() + 1 / 255) - np.log(worst + 1 / 255)) - 2 * _still_share(frames)
+
+
+def _still_share(frames: Frames) -> float:
+    """Return the share of frames that equal the one before, but for compression."""
+    steps = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))
+    return float((steps < 0.25).mean())
 
 
 def always_first(asked: Asked) -> Said:

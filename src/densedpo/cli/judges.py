@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from densedpo.cli.verb import Call, verb
 if TYPE_CHECKING:
     from densedpo.labels.judges.base import Judge
     from densedpo.labels.judges.endpoint import Endpoint
+    from densedpo.labels.judges.wire import StructuredMode
 
 
 class JudgeName(StrEnum):
@@ -27,10 +28,14 @@ class JudgeName(StrEnum):
 
 @dataclass(frozen=True)
 class Seated:
-    """A judge ready to work, and the service behind it if there is one."""
+    """A judge ready to work, and the service behind it if there is one, with the probe that must come first.
+
+    ``probe`` returns what it found (``passed``, ``checks`` and more) and the judge as it should be asked.
+    """
 
     judge: Judge
     endpoint: Endpoint | None = None
+    probe: Callable[[], tuple[dict[str, Any], Judge]] | None = None
 
     def interrupt(self) -> None:
         """End what is being asked at once."""
@@ -48,12 +53,22 @@ def _metric(call: Call) -> Iterator[Seated]:
 @contextmanager
 def _vlm(call: Call) -> Iterator[Seated]:
     from densedpo.labels.judges.endpoint import Endpoint
+    from densedpo.labels.judges.probing import kept_probe, probed
     from densedpo.labels.judges.replies import Replies
     from densedpo.labels.judges.vlm import VlmJudge
 
-    settings = call.settings.judge
-    with Replies(call.project.judge_replies) as replies, Endpoint(settings, replies) as endpoint:
-        yield Seated(VlmJudge(endpoint, settings), endpoint)
+    project, settings = call.project, call.settings.judge
+
+    def in_mode(mode: StructuredMode) -> Judge:
+        return VlmJudge(endpoint.with_mode(mode), settings, structured=mode)
+
+    def probe() -> tuple[dict[str, Any], Judge]:
+        found = probed(project, endpoint, settings, call.settings.label.segment_s)
+        return found, in_mode(found["mode"])
+
+    with Replies(project.judge_replies) as replies, Endpoint(settings, replies) as endpoint:
+        known = kept_probe(project, settings)
+        yield Seated(in_mode(known["mode"] if known else "json_schema"), endpoint, probe)
 
 
 JUDGES: dict[JudgeName, Callable[[Call], AbstractContextManager[Seated]]] = {
@@ -79,24 +94,65 @@ def label_judge(
     metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
     vlm: a vision-language model behind any OpenAI-compatible service; needs --base-url and --model.
     """
-    with JUDGES[judge](call) as seated:
-        return _judged(call, seated, force, allow_untrusted, estimate)
-
-
-def _judged(call: Call, seated: Seated, force: bool, allow_untrusted: bool, only_estimate: bool) -> dict[str, Any]:
-    from densedpo.labels.judges.estimate import estimate
+    from densedpo.labels.judges.estimate import estimate as estimate_of
     from densedpo.labels.judges.ledger import Prices
-    from densedpo.labels.judges.run import JudgeSummary, judge_pairs, plan_judging
+    from densedpo.labels.judges.run import JudgeSummary, plan_judging
     from densedpo.observe import say
 
     label, settings = call.settings.label, call.settings.judge
     how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask}
-    plan = plan_judging(call.project, seated.judge, label.segment_s, **how)
-    prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
-    expected = estimate(call.project, seated.judge, plan, prices)
-    say(expected.line())
-    if only_estimate:
-        return {**JudgeSummary(skipped=plan.skipped).as_dict(), "estimate": expected.as_dict()}
-    del allow_untrusted  # TODO self-test
-    found = judge_pairs(call.project, seated.judge, label.segment_s, **how, interrupt=seated.interrupt)
-    return {**found.as_dict(), "estimate": expected.as_dict()}
+    with JUDGES[judge](call) as seated:
+        plan = plan_judging(call.project, seated.judge, label.segment_s, **how)
+        prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
+        expected = estimate_of(call.project, seated.judge, plan, prices)
+        say(expected.line())
+        told = {**JudgeSummary(skipped=plan.skipped).as_dict(), "estimate": expected.as_dict()}
+        return told if estimate else told | _judged(call, seated, how, allow_untrusted)
+
+
+def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bool) -> dict[str, Any]:
+    """Test the judge and let it judge; a budget or a service that ends meanwhile stops it."""
+    from densedpo.labels.judges.base import BudgetError, ServiceError
+    from densedpo.labels.judges.run import judge_pairs
+    from densedpo.observe import fail
+
+    told: dict[str, Any] = {}
+    try:
+        seated, tested = _tested(call, seated)
+        told = {"self_test": tested}
+        if not (tested["trusted"] or allow_untrusted):
+            for check in tested["checks"]:
+                if check["name"] in tested["failed"]:
+                    fail(f"{check['name']}: {check['sentence']}")
+            told["stopped"] = f"self-test failed: {', '.join(tested['failed'])}"
+        else:
+            found = judge_pairs(
+                call.project,
+                seated.judge,
+                call.settings.label.segment_s,
+                **how,
+                trusted=tested["trusted"],
+                interrupt=seated.interrupt,
+            )
+            told |= found.as_dict()
+    except (BudgetError, ServiceError) as error:
+        told["stopped"] = str(error)
+    if told.get("stopped"):
+        fail(told["stopped"])
+    if seated.endpoint is not None:
+        told["cost"] = seated.endpoint.meter.cost
+    return told
+
+
+def _tested(call: Call, seated: Seated) -> tuple[Seated, dict[str, Any]]:
+    """Return the judge as it should be asked, and what probe and self-test found."""
+    tested: dict[str, Any] = {"passed": True, "trusted": True, "checks": [], "failed": [], "calls": 0, "cached": 0}
+    tested |= {"cost": 0.0, "kept": False}
+    if seated.probe is not None:
+        found, judge = seated.probe()
+        seated = replace(seated, judge=judge)
+        tested["probe"] = found
+        if not found["passed"]:
+            failed = [f"probe {check['name']}" for check in found["checks"] if not check["passed"]]
+            return seated, tested | {"passed": False, "trusted": False, "failed": failed}
+    return seated, tested

@@ -86,6 +86,7 @@ class Endpoint:
         if settings.model is None:
             raise ConfigError("judge.model: which model? give --model, by the name that the service knows it by")
         self.mode: StructuredMode = mode
+        self._recall = True
         self._settings, self._url, self._model = settings, settings.base_url, settings.model
         self._replies, self._backoff_s = replies, backoff_s
         self._client = _client(settings)
@@ -112,10 +113,13 @@ class Endpoint:
         """What was asked so far, through this endpoint and its copies."""
         return replace(self._line.meter)
 
-    def with_mode(self, mode: StructuredMode) -> Endpoint:
-        """Return this endpoint, connections and all, with another way to ask for structured output."""
+    def with_mode(self, mode: StructuredMode, *, recall: bool = True) -> Endpoint:
+        """Return this endpoint, connections and all, with another way to ask for structured output.
+
+        Without ``recall`` it asks even what it knows from before.
+        """
         other = copy.copy(self)
-        other.mode = mode
+        other.mode, other._recall = mode, recall
         return other
 
     def close(self) -> None:
@@ -140,7 +144,7 @@ class Endpoint:
         key = content_id("reply", self._url, self._model, self.mode, question.key, length=32)
         # another limit changes no whole answer, but a cut one
         cut_key = content_id(key, question.max_output_tokens, length=32)
-        known = self._replies.get(key) or self._replies.get(cut_key)
+        known = (self._replies.get(key) or self._replies.get(cut_key)) if self._recall else None
         if known is not None:
             self._line.meter.cached += 1
             return known
