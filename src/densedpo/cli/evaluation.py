@@ -27,9 +27,23 @@ def evaluate(
     scorer: Annotated[ScorerName, typer.Option(help="examiner needs captions of the miniature world.")] = (
         ScorerName.frames
     ),
-    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "evaluation",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the evaluation.", show_default="evaluation, or videos with --videos")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Score this folder of video files instead, without a model.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes for --videos.", show_default="cores")] = None,
 ) -> Any:
-    """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality."""
+    """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality.
+
+    With --videos DIR: scores of every video file below DIR, no model needed. Speeds are in px of each file.
+    """
+    if videos is not None:
+        from densedpo.evaluation.folder import score_folder
+
+        settings = call.settings
+        return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
     from densedpo.errors import ConfigError
     from densedpo.evaluation.prompts import load_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation
@@ -43,5 +57,10 @@ def evaluate(
     chosen = load_prompts(prompts) if prompts else held_out_prompts()
     runs = run or finished_runs(call.project)
     return run_evaluation(
-        call.project, call.settings, runs, chosen, FrameScorer() if scorer == "frames" else ExaminerScorer(), name
+        call.project,
+        call.settings,
+        runs,
+        chosen,
+        FrameScorer() if scorer == "frames" else ExaminerScorer(),
+        name or "evaluation",
     )

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from densedpo.clips.captions import find_table, read_captions
 from densedpo.clips.geometry import ClipGeometry
-from densedpo.clips.ingest import Ingest, storable
+from densedpo.clips.ingest import Ingest, one_line, storable
 from densedpo.clips.probe import FrameReader
 from densedpo.clips.sources import find_files
 from densedpo.config import ClipSettings
@@ -99,14 +99,14 @@ def add_clips(
     made_by_us = (project.clips, project.pairs, project.runs, project.evaluations, project.report)
     files = find_files(sources, excluded=made_by_us)
     if captions is None and (captions := find_table(sources)) is not None:
-        say(_one_line(f"captions from {captions}"))
+        say(one_line(f"captions from {captions}"))
     known = read_captions(captions, [source for source in sources if source.is_dir()])
     known.needed = bool(known.by_file) or any(file.with_suffix(".txt").is_file() for file in files)
     if not known.needed:
         warn("no captions at all: every clip gets the empty one; give --captions TABLE so that the model knows more")
     summary = AddSummary(files=len(files), captions_without_file=known.missing_files())
     for name in summary.captions_without_file:
-        warn(_one_line(f"{captions}: caption for {name!r}, but there is no such file; correct its path"))
+        warn(one_line(f"{captions}: caption for {name!r}, but there is no such file; correct its path"))
     remove_leftovers(project.clips)
     with FrameReader(settings) as reader:
         ingest = Ingest(project, known, geometry, settings, segment_s, reader)
@@ -114,8 +114,8 @@ def add_clips(
             try:
                 outcome, count = ingest.add(file)
             except MediaError as error:
-                warn(_one_line(str(error)))
-                reason = _one_line(str(error).removeprefix(f"{file}: "))
+                warn(one_line(str(error)))
+                reason = one_line(str(error).removeprefix(f"{file}: "))
                 summary.rejected.append({"path": storable(file), "reason": reason})
                 continue
             summary.accepted += outcome == "accepted"
@@ -129,11 +129,6 @@ def add_clips(
     if len(summary.rejected) == len(files):
         first = summary.rejected[0]
         raise MediaError(
-            f"none of {len(files)} video files can be used; the first: {_one_line(first['path'])}: {first['reason']}"
+            f"none of {len(files)} video files can be used; the first: {one_line(first['path'])}: {first['reason']}"
         )
     return summary
-
-
-def _one_line(text: str) -> str:
-    """Return ``text`` with everything unprintable escaped: a file's name may hold line breaks."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

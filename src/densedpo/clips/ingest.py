@@ -149,6 +149,11 @@ def storable(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` with everything unprintable escaped: a file's name may hold line breaks."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def _digest(file: Path) -> str:
     try:
         return sha256_file(file)

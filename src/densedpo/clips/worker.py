@@ -16,7 +16,7 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,18 +41,28 @@ NO_OTHER_FILES = {"protocol_whitelist": "none"}
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The file cannot be used; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
-class _Limits:
+class Limits:
+    """What is accepted: pixels a frame, and seconds that are read."""
+
     max_pixels: int
     max_duration_s: float
 
 
 def main() -> None:
     """Serve requests until standard input ends."""
+    serve(_answer)
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer one JSON request a line, with memory capped at the first argument's megabytes above what is loaded.
+
+    A file that cannot be used, whatever the reason, gives a reply with ``error``.
+    """
     _limit_memory(int(sys.argv[1]))
     _say({"ready": os.getpid()})
     for line in sys.stdin.buffer:
@@ -60,8 +70,8 @@ def main() -> None:
         # if the parent is gone, nobody else stops a decoder that hangs; the default action ends this process
         signal.setitimer(signal.ITIMER_REAL, 2 * float(request["timeout_s"]) + 10)
         try:
-            reply = _answer(request)
-        except _RefusedError as error:
+            reply = answer(request)
+        except RefusedError as error:
             reply = {"error": str(error)}
         except MemoryError:
             reply = {"error": f"needs more than {sys.argv[1]} MB to decode; raise clips.decode_memory_mb"}
@@ -87,11 +97,33 @@ def _limit_memory(budget_mb: int) -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    limits = _Limits(int(request["max_pixels"]), float(request["max_duration_s"]))
+    limits = limits_of(request)
     with _opened(Path(request["path"])) as file, Path(request["out"]).open("wb") as out:
         if request["kind"] == "scan":
             return _scan(file, out, limits)
         return _extract(file, out, limits, request["indices"], int(request["height"]), int(request["width"]))
+
+
+def limits_of(request: dict[str, Any]) -> Limits:
+    """Return the limits that every request brings."""
+    return Limits(int(request["max_pixels"]), float(request["max_duration_s"]))
+
+
+def shown_frames(
+    path: Path, limits: Limits, size: Callable[[int, int], tuple[int, int]]
+) -> Iterator[tuple[float, tuple[int, int], NDArray[np.uint8]]]:
+    """Yield (seconds since the first frame, (height, width) as meant to be seen, picture at ``size`` of that).
+
+    Raises:
+        RefusedError: if the file cannot be used, at once or after some frames.
+    """
+    with _opened(path) as file:
+        with _container(file) as (_, stream):
+            aspect = _aspect(stream)
+        file.seek(0)
+        for time_s, frame in _frames(file, limits):
+            shown = _shown_size(frame, aspect)
+            yield time_s, shown, _picture(frame, *size(*shown))
 
 
 @contextmanager
@@ -100,7 +132,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise _RefusedError("not a regular file")
+            raise RefusedError("not a regular file")
         yield file
 
 
@@ -109,29 +141,29 @@ def _container(file: BinaryIO) -> Iterator[tuple[av.container.InputContainer, Vi
     """Open ``file`` with the demuxer its content calls for, and choose its best video stream."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
-        raise _RefusedError("empty (0 bytes)")
+        raise RefusedError("empty (0 bytes)")
     kind = sniff(file.read(HEAD_BYTES))
     if kind is None:
-        raise _RefusedError("not a known video format")
+        raise RefusedError("not a known video format")
     expected = expected_bytes(file, kind)
     if expected > size:
-        raise _RefusedError(f"cut short: {size} of {expected} bytes are there; fetch it again")
+        raise RefusedError(f"cut short: {size} of {expected} bytes are there; fetch it again")
     file.seek(0)
     with av.open(file, "r", format=kind, container_options=NO_OTHER_FILES, metadata_errors="replace") as container:
         moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         # PyAV gives a stream of an unknown codec no context at all
         streams = [s for s in moving if s.codec_context is not None]  # type: ignore[redundant-expr]
         if not streams:
-            raise _RefusedError("has no video stream" if not moving else "its video codec is unknown; re-encode it")
+            raise RefusedError("has no video stream" if not moving else "its video codec is unknown; re-encode it")
         yield container, max(streams, key=lambda s: (s.width * s.height, s.duration or 0, -s.index))
 
 
-def _frames(file: BinaryIO, limits: _Limits) -> Iterator[tuple[float, av.VideoFrame]]:
+def _frames(file: BinaryIO, limits: Limits) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield (seconds since the first frame, frame) in display order, checking sizes before and while decoding."""
     with _container(file) as (container, stream):
         _check_size(stream.width, stream.height, limits)
         if stream.frames > MAX_FRAMES and (stream.duration is None or _declared_s(stream) <= limits.max_duration_s):
-            raise _RefusedError(f"declares {stream.frames} frames, more than {MAX_FRAMES}")
+            raise RefusedError(f"declares {stream.frames} frames, more than {MAX_FRAMES}")
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
         step_s = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(25)))
@@ -142,7 +174,7 @@ def _frames(file: BinaryIO, limits: _Limits) -> Iterator[tuple[float, av.VideoFr
             if frame.is_corrupt:
                 if count == 0:  # a recording that starts between key frames
                     continue
-                raise _RefusedError(f"damaged after {count} frames")
+                raise RefusedError(f"damaged after {count} frames")
             if frame.pts is not None and frame.time_base is not None:
                 now_s = float(frame.pts * frame.time_base)
             else:
@@ -154,23 +186,23 @@ def _frames(file: BinaryIO, limits: _Limits) -> Iterator[tuple[float, av.VideoFr
                 return
             count += 1
             if count > MAX_FRAMES:
-                raise _RefusedError(f"has more than {MAX_FRAMES} frames in its first {limits.max_duration_s:g} s")
+                raise RefusedError(f"has more than {MAX_FRAMES} frames in its first {limits.max_duration_s:g} s")
             yield last_s - first_s, frame
         if count < 0.9 * stream.frames - 2 or (count == 0 and stream.frames):
-            raise _RefusedError(f"cut short: {count} of {stream.frames} declared frames could be decoded")
+            raise RefusedError(f"cut short: {count} of {stream.frames} declared frames could be decoded")
         if count == 0:
-            raise _RefusedError("has no frame that can be decoded")
+            raise RefusedError("has no frame that can be decoded")
 
 
 def _declared_s(stream: VideoStream) -> float:
     return float((stream.duration or 0) * (stream.time_base or 0))
 
 
-def _check_size(width: int, height: int, limits: _Limits) -> None:
+def _check_size(width: int, height: int, limits: Limits) -> None:
     if width < 1 or height < 1:
-        raise _RefusedError(f"has no usable frame size ({width} x {height})")
+        raise RefusedError(f"has no usable frame size ({width} x {height})")
     if width * height > limits.max_pixels:
-        raise _RefusedError(f"{width} x {height} px is above clips.max_pixels ({limits.max_pixels})")
+        raise RefusedError(f"{width} x {height} px is above clips.max_pixels ({limits.max_pixels})")
 
 
 def _shown_size(frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
@@ -200,7 +232,7 @@ def _picture(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]
     return np.ascontiguousarray(np.rot90(image, quarter_turns))
 
 
-def _scan(file: BinaryIO, out: BinaryIO, limits: _Limits) -> dict[str, Any]:
+def _scan(file: BinaryIO, out: BinaryIO, limits: Limits) -> dict[str, Any]:
     times_s: list[float] = []
     small = shown = (0, 0)
     with _container(file) as (_, stream):
@@ -224,7 +256,7 @@ def _scan(file: BinaryIO, out: BinaryIO, limits: _Limits) -> dict[str, Any]:
 
 
 def _extract(
-    file: BinaryIO, out: BinaryIO, limits: _Limits, indices: list[int], height: int, width: int
+    file: BinaryIO, out: BinaryIO, limits: Limits, indices: list[int], height: int, width: int
 ) -> dict[str, Any]:
     """Write the frames at ``indices`` (rising) that exist, filled and cropped to height x width; return how many."""
     with _container(file) as (_, stream):

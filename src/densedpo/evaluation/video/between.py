@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densedpo.clips.camera import camera_flow, fit_camera
-from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, near, smooth_change
+from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, near, pixel_grid, smooth_change
 
 Luma = NDArray[np.uint8]
 Places = NDArray[np.bool_]
@@ -24,8 +24,9 @@ Places = NDArray[np.bool_]
 _FINEST_SCALE = 1  # half resolution: at a quarter, as the fast preset has it, small things read a fifth too slow
 _REFINEMENTS = 2  # five cost a quarter more time and change speeds by less than a hundredth
 _UNEXPLAINED_LEVELS = 8.0
-_LEAST_CHANGED = 1e-3
+_LEAST_CHANGED = 2e-3
 _AROUND_PX = (31, 31)
+_EDGE_PX = 4
 _FILL_SHARE = 0.4
 _SLACK_PX, _SLACK_SHARE = 0.5, 0.05
 _GRAIN = np.ones((2, 2), np.uint8)
@@ -116,18 +117,27 @@ def _moving(before: Luma, after: Luma, flow: Map, camera: Map) -> tuple[Places, 
     followed, carried = follow(after, flow), follow(after, camera) if camera.any() else after
     gain = smooth_change(before, carried) - smooth_change(before, followed)
     evidence = _filled(_without_grain(gain > STILL_LEVELS))
-    changed = _detail_change(before, carried) > _UNEXPLAINED_LEVELS
+    stays = _stays(camera)
+    changed = _detail_change(before, carried, stays) > _UNEXPLAINED_LEVELS
     count = int(np.count_nonzero(changed))
     if count < _LEAST_CHANGED * changed.size:
         return evidence, 0.0
-    left = _detail_change(before, followed) > _UNEXPLAINED_LEVELS
+    left = _detail_change(before, followed, stays) > _UNEXPLAINED_LEVELS
     return evidence, float(np.count_nonzero(changed & left) / count)
 
 
-def _detail_change(before: Luma, after: Luma) -> Map:
+def _stays(camera: Map) -> Places:
+    """Return the places that the camera does not carry out of the picture."""
+    height, width = camera.shape[:2]
+    ends = pixel_grid(height, width) + camera
+    low, high = (_EDGE_PX,) * 2, (width - 1 - _EDGE_PX, height - 1 - _EDGE_PX)
+    return cv2.inRange(ends, low, high).view(np.bool_)
+
+
+def _detail_change(before: Luma, after: Luma, where: Places) -> Map:
     """Return the absolute change of luma in 8-bit levels without what changes alike all around, as flicker does."""
-    change = cv2.GaussianBlur(after.astype(np.float32) - before, (0, 0), 1.0)
-    return np.abs(change - cv2.blur(change, _AROUND_PX))
+    change = cv2.GaussianBlur(after.astype(np.float32) - before, (0, 0), 1.0) * where
+    return np.abs(change - cv2.blur(change, _AROUND_PX)) * where
 
 
 def over(ground: Map, flow: Map, things: Places) -> Map:

@@ -39,6 +39,16 @@ class VideoNumbers:
     steps: dict[str, Floats]
     thumbnails: NDArray[np.uint8]
 
+    @property
+    def step_s(self) -> float:
+        """Median time between frames in seconds; a second for a single frame."""
+        return float(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 1.0
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds, the last frame's own duration taken as the median step."""
+        return float(self.times_s[-1]) + self.step_s
+
 
 def view_size(height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) at which a picture of this size is looked at."""

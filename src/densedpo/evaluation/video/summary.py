@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from densedpo.clips.cuts import find_shots
 from densedpo.evaluation.video.meter import VideoNumbers
-from densedpo.evaluation.video.step import UNEXPLAINED_LIMIT
+from densedpo.evaluation.video.step import COVERAGE_LIMIT, UNEXPLAINED_LIMIT
 from densedpo.labels.grid import SegmentGrid
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,10 @@ _EMPTY = {"warp_coverage": 1.0}
 
 @dataclass(frozen=True)
 class VideoScores:
-    """Scores of one video and of its segments, by name; see docs/guides/metrics.md."""
+    """Scores of one video and of its segments, by name; see docs/guides/metrics.md.
+
+    A segment has ``start_s`` and ``end_s`` too, and its drift is from the first segment to it.
+    """
 
     scores: Scores
     segments: list[Scores]
@@ -49,8 +52,7 @@ def summarise(numbers: VideoNumbers, segment_s: float, cut_threshold: float) -> 
     """
     times = numbers.times_s
     seconds = np.diff(times)
-    step_s = float(np.median(seconds)) if len(seconds) else 1.0
-    shots = find_shots(numbers.thumbnails, step_s, cut_threshold)
+    shots = find_shots(numbers.thumbnails, numbers.step_s, cut_threshold)
     shot = np.full(len(times), -1)
     for index, (start, stop) in enumerate(shots):
         shot[start:stop] = index
@@ -60,9 +62,16 @@ def summarise(numbers: VideoNumbers, segment_s: float, cut_threshold: float) -> 
     video = _Video(numbers, seconds, moves, _frozen(numbers.steps["still"] > 0, seconds), begins)
     ends_s = times[-1] * _ENDS, times[-1] * (1 - _ENDS)
     whole = video.scores(np.ones(len(times), dtype=np.bool_)) | video.drift(times <= ends_s[0], times >= ends_s[1])
-    segment = _segments(times, step_s, segment_s)
+    segment = _segments(numbers, segment_s)
     parts = [segment == index for index in range(int(segment[-1]) + 1)]
-    return VideoScores(whole, [video.scores(part) | video.drift(parts[0], part) for part in parts])
+    borders_s = [*(float(times[part][0]) for part in parts), numbers.duration_s]
+    return VideoScores(
+        whole,
+        [
+            {"start_s": start_s, "end_s": end_s} | video.scores(part) | video.drift(parts[0], part)
+            for part, start_s, end_s in zip(parts, borders_s[:-1], borders_s[1:], strict=True)
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,11 @@ class _Video:
         here = frames[:-1]
         times = self.seconds * (here & self.moves)
         found = {name: _mean(steps[name], times, _EMPTY.get(name, 0.0)) for name in _MEANS}
-        astray = _mean((steps["unexplained"] > UNEXPLAINED_LIMIT).astype(float), times, float(here.any()))
+        lost = (steps["unexplained"] > UNEXPLAINED_LIMIT) | (steps["warp_coverage"] < COVERAGE_LIMIT)
+        lost_share = _mean(lost.astype(float), times, float(here.any()))
         return found | {
-            "out_of_range_share": astray,
-            "motion_in_range": float(astray <= OUT_OF_RANGE_TOLERANCE),
+            "out_of_range_share": lost_share,
+            "motion_in_range": float(lost_share <= OUT_OF_RANGE_TOLERANCE),
             "freeze_share": _mean(self.frozen.astype(float), self.seconds * here, float(not len(self.seconds))),
             "duplicate_share": _mean(steps["duplicate"], here.astype(float), 0.0),
             "black_share": float(pictures["black"][frames].mean()),
@@ -122,9 +132,9 @@ def _frozen(still: Chosen, seconds: Floats) -> Chosen:
     return frozen
 
 
-def _segments(times: Floats, step_s: float, segment_s: float) -> NDArray[np.int64]:
+def _segments(numbers: VideoNumbers, segment_s: float) -> NDArray[np.int64]:
     """Return the segment of every frame by its time; the rule for the tail is ``SegmentGrid``'s."""
-    duration_s = float(times[-1]) + step_s
+    times, duration_s = numbers.times_s, numbers.duration_s
     if duration_s < segment_s or segment_s * len(times) < duration_s:
         return np.zeros(len(times), dtype=np.int64)
     count = SegmentGrid(len(times), len(times) / duration_s, segment_s).num_segments
