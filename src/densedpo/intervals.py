@@ -1,4 +1,4 @@
-"""Intervals for shares and means: the one home of uncertainty. Pure numpy, seeded, no I/O."""
+"""Intervals for shares and means: the one home of uncertainty. Pure, seeded, no I/O."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from densedpo.keys import stream
+
+Z_95 = 1.959964  # 97.5 % of a standard normal lie below
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> Interval | None:
+def wilson(successes: int, trials: int, z: float = Z_95) -> Interval | None:
     """Return the Wilson score interval of a share; None where there is nothing to count.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4 n^2) / (1 + z^2 / n).
@@ -39,6 +42,27 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> Interval | None:
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
     # rounding may push a bound past the estimate at 0 and 1
     return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
+
+
+def widening(count: int) -> float:
+    """Return the factor that brings a percentile bootstrap over ``count`` clusters to Student's t.
+
+    t(0.975, n - 1) / z(0.975) * sqrt(n / (n - 1)), for n >= 2. The plain bootstrap draws from n clusters with variance
+    (n - 1) / n s^2 and takes it for known, so that with 12 clusters its 95 % interval covers about 91 %. With the
+    factor, symmetric data get exactly t's half width; skewed data keep the skew of their draws.
+    """
+    assert count >= 2, count
+    return float(stdtrit(count - 1, 0.975)) / Z_95 * math.sqrt(count / (count - 1))
+
+
+def drawn_clusters(count: int, *, draws: int, seed: str) -> NDArray[np.float64]:
+    """Return [draws, count]: how often each cluster is in each bootstrap draw; a row sums to ``count``.
+
+    Equal arguments give the same draws, so that all that is computed from one of these is paired.
+    """
+    chosen = stream("intervals", "bootstrap", seed, count).integers(count, size=(draws, count))
+    offsets = np.arange(draws)[:, None] * count
+    return np.bincount((chosen + offsets).ravel(), minlength=draws * count).reshape(draws, count).astype(np.float64)
 
 
 def cluster_bootstrap(
