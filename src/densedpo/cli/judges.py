@@ -24,6 +24,7 @@ class JudgeName(StrEnum):
 
     metric = "metric"
     vlm = "vlm"
+    reward = "reward"
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,42 @@ def _vlm(call: Call) -> Iterator[Seated]:
         found = probed(project, endpoint, settings, call.settings.label.segment_s)
         return found, in_mode(found["mode"])
 
-    with Replies(project.judge_replies) as replies, Endpoint(settings, replies) as endpoint:
+    alone = settings.budget is not None
+    with Replies(project.judge_replies, alone=alone) as replies, Endpoint(settings, replies) as endpoint:
         known = kept_probe(project, settings)
         yield Seated(in_mode(known["mode"] if known else "json_schema"), endpoint, probe)
+
+
+@contextmanager
+def _reward(call: Call) -> Iterator[Seated]:
+    from densedpo.errors import ConfigError
+    from densedpo.labels.judges.reward import RewardJudge
+    from densedpo.outside.cache import ScoreCache
+    from densedpo.outside.pipe import Adapter, parse_command
+
+    settings, folder = call.settings.judge, call.project.outside
+    if settings.reward_command is None:
+        raise ConfigError("judge.reward_command: give the command of an adapter; see `densedpo doctor --setup list`")
+    command = parse_command(settings.reward_command, "judge.reward_command")
+    with (
+        ScoreCache(folder / "scores.db") as cache,
+        Adapter(command, folder / "reward.log", timeout_s=settings.timeout_s) as adapter,
+    ):
+        yield Seated(
+            RewardJudge(
+                adapter,
+                cache,
+                chosen=settings.dimensions,
+                tie_band=settings.reward_tie_band or 0.0,
+                show_caption=settings.show_caption,
+            )
+        )
 
 
 JUDGES: dict[JudgeName, Callable[[Call], AbstractContextManager[Seated]]] = {
     JudgeName.metric: _metric,
     JudgeName.vlm: _vlm,
+    JudgeName.reward: _reward,
 }
 
 
@@ -93,6 +122,7 @@ def label_judge(
 
     metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
     vlm: a vision-language model behind any OpenAI-compatible service; needs --base-url and --model.
+    reward: a video reward model in an environment of its own; needs --reward-command (densedpo doctor --setup list).
     """
     from densedpo.labels.judges.estimate import estimate as estimate_of
     from densedpo.labels.judges.ledger import Prices

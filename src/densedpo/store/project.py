@@ -88,6 +88,11 @@ class Project:
         return self.cache / "judge_replies.db"
 
     @property
+    def outside(self) -> Path:
+        """Scores and logs of models that run in another process."""
+        return self.cache / "outside"
+
+    @property
     def runs(self) -> Path:
         """One folder a training run."""
         return self.root / "runs"
@@ -96,6 +101,11 @@ class Project:
     def evaluations(self) -> Path:
         """One folder an evaluation."""
         return self.root / "evals"
+
+    @property
+    def samples(self) -> Path:
+        """What models drew: one folder for each way of making videos, shared by all evaluations."""
+        return self.root / "samples"
 
     @property
     def report(self) -> Path:
