@@ -12,7 +12,7 @@ import concurrent.futures
 import copy
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densedpo.errors import ConfigError
 from densedpo.keys import content_id, stream
@@ -140,11 +140,28 @@ class Endpoint:
         except (concurrent.futures.CancelledError, asyncio.CancelledError):
             return Reply("failed", why="stopped")
 
-    async def _ask(self, question: Question) -> Reply:
+    def keys_of(self, question: Question) -> tuple[str, str]:
+        """Return the keys that a whole reply, and one cut short, are kept under."""
         key = content_id("reply", self._url, self._model, self.mode, question.key, length=32)
         # another limit changes no whole answer, but a cut one
-        cut_key = content_id(key, question.max_output_tokens, length=32)
-        known = (self._replies.get(key) or self._replies.get(cut_key)) if self._recall else None
+        return key, content_id(key, question.max_output_tokens, length=32)
+
+    def known(self, question: Question) -> Reply | None:
+        """Return the reply known from before, or None.
+
+        Raises:
+            LabelError: if the store of replies cannot be read.
+        """
+        key, cut_key = self.keys_of(question)
+        return self._replies.get(key) or self._replies.get(cut_key)
+
+    def body_of(self, question: Question) -> dict[str, Any]:
+        """Return the body of the request, as the service wants it by all that is known of it."""
+        return request_of(question, self._model, self.mode, self._line.output_limit)
+
+    async def _ask(self, question: Question) -> Reply:
+        key, cut_key = self.keys_of(question)
+        known = self.known(question) if self._recall else None
         if known is not None:
             self._line.meter.cached += 1
             return known
@@ -191,7 +208,7 @@ class Endpoint:
         """Return the body of a successful response, as far as an answer may be long."""
         from densedpo.labels.judges.trouble import OversizedError
 
-        body = request_of(question, self._model, self.mode, self._line.output_limit)
+        body = self.body_of(question)
         # the client would walk through every part of the messages; as its extra body they pass as they are
         opened = self._client.chat.completions.with_streaming_response.create(
             model=self._model, messages=[], extra_body=body
