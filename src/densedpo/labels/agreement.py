@@ -20,6 +20,7 @@ from densedpo.labels.quality import FLAG_RULES, Gold, people_quality
 from densedpo.labels.reference import reference
 from densedpo.labels.reliability import Estimate, absent, cohen, krippendorff, share
 from densedpo.labels.store import current_answers
+from densedpo.store.files import write_json
 from densedpo.store.project import Project
 
 SCHEMA_VERSION = 1
@@ -31,7 +32,8 @@ Question = tuple[str, int]
 def agreement(project: Project, segment_s: float, against: str | None = None) -> dict[str, Any]:
     """Return all measures of agreement over the project's current answers, as plain values for JSON.
 
-    With ``against`` (people, gold, simulated or an author), also how right the judges are (labels/accuracy.py).
+    With ``against`` (people, gold, simulated or an author), also how right the judges are (labels/accuracy.py), which
+    is kept for the report.
 
     Raises:
         LabelError: if there is nothing to measure judges against.
@@ -41,6 +43,7 @@ def agreement(project: Project, segment_s: float, against: str | None = None) ->
     if against is not None:
         chosen = [event for event in events if event.segment_s == segment_s]
         found["accuracy"] = accuracy_of(chosen, reference(chosen, gold, against))
+        write_json(project.accuracy_file, found["accuracy"])
     return found
 
 

@@ -27,6 +27,7 @@ from densedpo.report.pairs import Pairs, read_pairs
 from densedpo.report.plots import Figure, audit_figure
 from densedpo.report.provenance import read_provenance
 from densedpo.report.render import render
+from densedpo.report.study import Study, read_studies
 from densedpo.report.training import Run, read_runs
 from densedpo.report.training_plots import training_figures
 from densedpo.store.files import replacing_folder, write_json, write_text
@@ -53,7 +54,7 @@ def build_report(project: Project) -> Path:
         pairs = read_pairs(project, shelf, settings.label.segment_s)
         runs = read_runs(project)
         evaluations = read_evaluations(project, shelf)
-        accuracy = read_accuracy(project)
+        accuracy, studies = read_accuracy(project), read_studies(project)
         told = story(settings.model, pairs, runs, evaluations)
         found = findings(audit, evaluations)
         written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -71,14 +72,16 @@ def build_report(project: Project) -> Path:
             "evaluations": [(evaluation, draw(evaluation, place)) for place, evaluation in enumerate(evaluations)],
             "accuracy": accuracy,
             "judge_figure": reliability_figure(accuracy) if accuracy else None,
-            "studies": [],
+            "studies": studies,
             "rankings": [],
             "provenance": read_provenance(project, settings, pairs, runs, evaluations),
         }
         _copy_assets(folder)
         page["plotly_style_ids"] = _plotly_style_ids(folder / PLOTLY)
         write_text(folder / "index.html", render(page))
-        write_json(folder / "report.json", _numbers(written, told, found, audit, pairs, runs, evaluations, accuracy))
+        write_json(
+            folder / "report.json", _numbers(written, told, found, audit, pairs, runs, evaluations, accuracy, studies)
+        )
     say(f"report: {project.report / 'index.html'}")
     return project.report / "index.html"
 
@@ -99,6 +102,7 @@ def _numbers(
     runs: list[Run],
     evaluations: list[Evaluation],
     accuracy: Accuracy | None,
+    studies: list[Study],
 ) -> dict[str, Any]:
     """Return the numbers on the page as plain values."""
     return {
@@ -108,6 +112,7 @@ def _numbers(
         "findings": [asdict(finding) for finding in found],
         "audit": audit.raw if audit else None,
         "judges": accuracy.raw if accuracy else None,
+        "studies": {study.name: study.raw for study in studies},
         "clips": pairs.clips,
         "pairs": {
             "by_mode": pairs.by_mode,

@@ -53,7 +53,7 @@ def read_accuracy(project: Project) -> Accuracy | None:
     Raises:
         ProjectError: if the file is there and is not what the verb writes.
     """
-    path = project.labels / "accuracy.json"
+    path = project.accuracy_file
     if not path.exists():
         return None
     found = read_object(path)

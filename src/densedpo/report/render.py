@@ -54,7 +54,7 @@ def render(page: dict[str, Any]) -> str:
     figures += [figure for figure, _ in page["training_figures"]]
     for _, drawn in page["evaluations"]:
         figures += drawn.figures
-    figures += [figure for study in page["studies"] for figure in study.figures]
+    figures += [pairing.figure for study in page["studies"] for pairing in study.pairings]
     if page["judge_figure"]:
         figures.append(page["judge_figure"])
     shown = page_json([figure.as_json() for figure in figures])

@@ -78,6 +78,11 @@ class Project:
         return self.labels / "audit.json"
 
     @property
+    def accuracy_file(self) -> Path:
+        """How right judges are, as ``label agreement --against`` found last."""
+        return self.labels / "accuracy.json"
+
+    @property
     def cache(self) -> Path:
         """What can be computed again: text embeddings, frame measures."""
         return self.root / "cache"
