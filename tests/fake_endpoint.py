@@ -169,6 +169,8 @@ class FakeEndpoint:
         key: str | None = None,
         models: tuple[str, ...] = (),
         modes: tuple[str, ...] = ("json_schema", "structured_outputs"),
+        new_limit: bool = False,
+        redirect_to: str = "",
         keep_requests: bool = False,
         look: bool = True,
     ) -> None:
@@ -177,6 +179,7 @@ class FakeEndpoint:
         self.latency_s, self.retry_after_s, self.hang_s, self.drip_s = latency_s, retry_after_s, hang_s, drip_s
         self.tokens, self.usage, self.headers = tokens, usage, dict(headers or {})
         self.key, self.models, self.modes = key, models, modes
+        self.new_limit, self.redirect_to = new_limit, redirect_to
         self.keep_requests, self.look = keep_requests, look
         self.record = Record()
         self.port = 0
@@ -228,8 +231,8 @@ class FakeEndpoint:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went, or the service ends
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -262,6 +265,8 @@ class FakeEndpoint:
         refused = self._refused(path, fields, request)
         if refused is not None:
             return await self._send(writer, *refused)
+        if self.redirect_to:
+            return await self._send(writer, 307, b"", headers={"Location": f"{self.redirect_to}/chat/completions"})
         if kind in BROKEN:
             return await self._break(kind, request, writer)
         reply = self._completion(request, kind)
@@ -288,6 +293,8 @@ class FakeEndpoint:
             return error(404, f"no such path {path}")
         if self.models and request.get("model") not in self.models:
             return error(404, f"The model {request.get('model')!r} does not exist")
+        if self.new_limit and "max_tokens" in request:
+            return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         if "json_schema" not in self.modes and "response_format" in request:
             return error(400, "response_format is not supported")
         return None

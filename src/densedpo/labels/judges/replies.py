@@ -8,6 +8,7 @@ for it (labels/judges/ledger.py) is in the same transaction.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from densedpo.errors import LabelError
 from densedpo.labels.database import file_system, is_network
@@ -50,14 +51,18 @@ Write = tuple[str, tuple[Any, ...]]
 class Replies:
     """An open store of replies; threads may share it. Use it in a ``with`` statement or call ``close``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         """Open the file at ``path``, making it if need be; a damaged one is named, set aside and begun anew.
 
+        ``alone`` keeps others out while it is open: two that know nothing of each other could pass a budget.
+
         Raises:
-            LabelError: if it cannot be opened or written.
+            LabelError: if it cannot be opened or written, or others are at work where one must be alone.
         """
         self._path = path
+        self.transactions = 0
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(path.with_name(f"{path.name}-lock"), alone)
         with self._naming_errors():
             self._connection = self._open()
         self._numbers = (f"{time.time_ns()}-{os.getpid()}-{number}" for number in itertools.count())
@@ -169,6 +174,7 @@ class Replies:
         self._waiting.put(None)
         self._writer.join()
         self._connection.close()
+        self._lock.close()
 
     def _hand_in(self, writes: list[Write]) -> Future[None]:
         written: Future[None] = Future()
@@ -197,6 +203,7 @@ class Replies:
                 for _, written in handed_in:
                     written.set_exception(error)
             else:
+                self.transactions += 1
                 for _, written in handed_in:
                     written.set_result(None)
         connection.close()
@@ -223,6 +230,19 @@ class Replies:
                 f"{self._path}: the store of judges' replies cannot be used ({cause}); free the disk or move the file "
                 "away, then repeat the command"
             ) from None
+
+
+def _locked(path: Path, alone: bool) -> TextIO:
+    """Return the open file whose lock is held until it is closed, also by a kill."""
+    lock = path.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise LabelError(
+            f"{path}: another judge is at work in this project, and with judge.budget only one may be; wait for it"
+        ) from None
+    return lock
 
 
 def _transact(connection: sqlite3.Connection, writes: list[Write]) -> None:
