@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.measure import measure
+from densedpo.config import ClipSettings
+from densedpo.evaluation.video.meter import measure_frames
+from densedpo.evaluation.video.summary import VERSION, summarise
 
 
 @dataclass(frozen=True)
@@ -51,23 +53,75 @@ class Scorer(Protocol):
 
 
 class FrameScorer:
-    """Measures that need no weights: motion strength beside sharpness and two kinds of instability."""
+    """Scores that need no weights and work on any video: see docs/guides/metrics.md for each one's range and limits.
+
+    Warping error comes first of those with a direction: it is the main quality unless the settings name another. A
+    frozen clip has none of it, which is why no quality is read without motion beside it.
+    """
 
     name = "frames"
+    version = VERSION
     infos: ClassVar[dict[str, ScoreInfo]] = {
         "motion_px_s": ScoreInfo(
-            "motion strength", "px/s", "neither", "Speed of the fastest 5 % of the picture by optical flow.", True
+            "motion", "px/s", "neither", "Mean speed over the whole picture, the camera's motion included.", True
         ),
-        "sharpness": ScoreInfo("sharpness", "", "higher", "Mean brightness gradient; falls with blur."),
-        "warp_error": ScoreInfo("warping error", "", "lower", "Colour change that motion does not explain."),
+        "warp_error": ScoreInfo(
+            "warping error", "", "lower", "Colour change that motion does not explain; 0 for a frozen clip."
+        ),
         "flicker": ScoreInfo("flicker", "", "lower", "Brightness change that motion does not explain."),
+        "sharpness": ScoreInfo("sharpness", "", "higher", "Brightness gradient per px; falls with blur."),
+        "forward_backward_px": ScoreInfo(
+            "forward-backward gap", "px", "lower", "How far flow there and back misses where it started."
+        ),
+        "warp_coverage": ScoreInfo(
+            "warping coverage", "", "higher", "Share of the picture whose motion there and back agrees."
+        ),
+        "object_motion_px_s": ScoreInfo(
+            "object motion", "px/s", "neither", "Mean speed over the picture once the camera's motion is taken out."
+        ),
+        "camera_motion_px_s": ScoreInfo("camera motion", "px/s", "neither", "Mean speed of the camera's motion."),
+        "top_motion_px_s": ScoreInfo("fastest motion", "px/s", "neither", "Mean speed of the fastest 5 %."),
+        "moving_share": ScoreInfo("moving share", "", "neither", "Share of the picture that moves."),
+        "motion_in_range": ScoreInfo(
+            "motion in range",
+            "",
+            "higher",
+            "Share of videos whose motion flow can follow; below 1, speeds are too low.",
+        ),
+        "out_of_range_share": ScoreInfo(
+            "time out of range", "", "lower", "Share of the time in which motion is faster than flow can follow."
+        ),
+        "flow_acceleration_px_s2": ScoreInfo(
+            "acceleration", "px/s²", "neither", "Mean change of velocity: low is smooth, 0 is frozen."
+        ),
+        "freeze_share": ScoreInfo(
+            "frozen", "", "lower", "Share of the time in which nothing changes for half a second."
+        ),
+        "duplicate_share": ScoreInfo("repeated pictures", "", "lower", "Share of pictures equal to the one before."),
+        "black_share": ScoreInfo("black pictures", "", "lower", "Share of pictures that are black."),
+        "cuts": ScoreInfo("cuts", "", "lower", "Hard cuts and dissolves in a video."),
+        "brightness": ScoreInfo("brightness", "", "neither", "Mean luma, 0 to 1."),
+        "saturation": ScoreInfo("saturation", "", "neither", "Mean colour saturation, 0 to 1."),
+        "colour_drift": ScoreInfo(
+            "colour drift", "", "lower", "Change of the mean colour from the first quarter to the last."
+        ),
+        "brightness_drift": ScoreInfo(
+            "brightness drift", "", "neither", "Change of brightness from the first quarter to the last."
+        ),
+        "saturation_drift": ScoreInfo(
+            "saturation drift", "", "neither", "Change of saturation from the first quarter to the last."
+        ),
+        "sharpness_drift": ScoreInfo(
+            "sharpness drift", "", "neither", "Change of sharpness from the first quarter to the last."
+        ),
     }
 
     def check(self, prompt: str) -> None:
         """Accept every prompt."""
 
     def score(self, frames: NDArray[np.uint8], fps: float, prompt: str) -> dict[str, float]:
-        """Return the means of the frame measures; the prompt is not looked at."""
+        """Return the scores of the whole clip; the prompt is not looked at."""
         del prompt
-        found = measure(frames, fps)
-        return {name: float(np.mean(getattr(found, name))) for name in self.infos}
+        duration_s = len(frames) / fps
+        found = summarise(measure_frames(frames, fps), duration_s, ClipSettings().cut_threshold).scores
+        return {name: found[name] for name in self.infos}
