@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,10 @@ from densedpo.cli.verb import Call, verb
 
 if TYPE_CHECKING:
     from densedpo.labels.judges.base import Judge
+    from densedpo.labels.judges.batch import BatchSummary
     from densedpo.labels.judges.endpoint import Endpoint
     from densedpo.labels.judges.wire import StructuredMode
+    from densedpo.labels.judges.work import Plan
 
 
 class JudgeName(StrEnum):
@@ -31,12 +33,14 @@ class JudgeName(StrEnum):
 class Seated:
     """A judge ready to work, and the service behind it if there is one, with the probe that must come first.
 
-    ``probe`` returns what it found (``passed``, ``checks`` and more) and the judge as it should be asked.
+    ``probe`` returns what it found (``passed``, ``checks`` and more) and the judge as it should be asked. ``batch``, if
+    batch files are wanted, has all questions answered through them and returns the judge that knows the replies.
     """
 
     judge: Judge
     endpoint: Endpoint | None = None
     probe: Callable[[], tuple[dict[str, Any], Judge]] | None = None
+    batch: Callable[[Judge, Plan], tuple[Judge, BatchSummary]] | None = None
 
     def interrupt(self) -> None:
         """End what is being asked at once."""
@@ -53,6 +57,7 @@ def _metric(call: Call) -> Iterator[Seated]:
 
 @contextmanager
 def _vlm(call: Call) -> Iterator[Seated]:
+    from densedpo.labels.judges.batch import Batches, judge_through
     from densedpo.labels.judges.endpoint import Endpoint
     from densedpo.labels.judges.probing import kept_probe, probed
     from densedpo.labels.judges.replies import Replies
@@ -67,10 +72,18 @@ def _vlm(call: Call) -> Iterator[Seated]:
         found = probed(project, endpoint, settings, call.settings.label.segment_s)
         return found, in_mode(found["mode"])
 
+    def batch(judge: Judge, plan: Plan) -> tuple[Judge, BatchSummary]:
+        assert isinstance(judge, VlmJudge)
+        asked = endpoint.with_mode(judge.structured)
+        batches = Batches(asked, settings, replies, project.cache / "judge_batches")
+        return judge_through(batches, judge, project, plan)
+
     alone = settings.budget is not None
     with Replies(project.judge_replies, alone=alone) as replies, Endpoint(settings, replies) as endpoint:
         known = kept_probe(project, settings)
-        yield Seated(in_mode(known["mode"] if known else "json_schema"), endpoint, probe)
+        yield Seated(
+            in_mode(known["mode"] if known else "json_schema"), endpoint, probe, batch if settings.batch else None
+        )
 
 
 @contextmanager
@@ -143,7 +156,7 @@ def label_judge(
 def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bool) -> dict[str, Any]:
     """Test the judge and let it judge; a budget or a service that ends meanwhile stops it."""
     from densedpo.labels.judges.base import BudgetError, ServiceError
-    from densedpo.labels.judges.run import judge_pairs
+    from densedpo.labels.judges.run import judge_pairs, plan_judging
     from densedpo.observe import fail
 
     told: dict[str, Any] = {}
@@ -156,21 +169,20 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
                     fail(f"{check['name']}: {check['sentence']}")
             told["stopped"] = f"self-test failed: {', '.join(tested['failed'])}"
         else:
-            found = judge_pairs(
-                call.project,
-                seated.judge,
-                call.settings.label.segment_s,
-                **how,
-                trusted=tested["trusted"],
-                interrupt=seated.interrupt,
-            )
+            segment_s, judge, sent = call.settings.label.segment_s, seated.judge, None
+            if seated.batch is not None:
+                judge, sent = seated.batch(judge, plan_judging(call.project, judge, segment_s, **how))
+            trusted, interrupt = tested["trusted"], seated.interrupt
+            found = judge_pairs(call.project, judge, segment_s, **how, trusted=trusted, interrupt=interrupt)
             told |= found.as_dict()
+            if sent is not None:
+                told |= {"batch": asdict(sent), "stopped": found.stopped or sent.stopped}
     except (BudgetError, ServiceError) as error:
         told["stopped"] = str(error)
     if told.get("stopped"):
         fail(told["stopped"])
     if seated.endpoint is not None:
-        told["cost"] = seated.endpoint.meter.cost
+        told["cost"] = seated.endpoint.meter.cost + told.get("batch", {}).get("cost", 0.0)
     return told
 
 

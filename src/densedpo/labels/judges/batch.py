@@ -7,6 +7,7 @@ way is on disk: a killed command goes on where it was, uploads nothing twice and
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -21,9 +22,9 @@ from densedpo.labels.judges.answerer import Answerer, Question, Reply
 from densedpo.labels.judges.base import BudgetError, ServiceError
 from densedpo.labels.judges.batch_part import Filling, Part, PartStore, request_line
 from densedpo.labels.judges.batch_service import ENDED, BatchService, BatchStatus
-from densedpo.labels.judges.estimate import Questioning
 from densedpo.labels.judges.ledger import Prices
 from densedpo.labels.judges.replies import Replies
+from densedpo.labels.judges.vlm import VlmJudge
 from densedpo.labels.judges.work import Plan
 from densedpo.observe import say, warn
 from densedpo.store.project import Project
@@ -49,12 +50,13 @@ class Direct(Answerer, Protocol):
 
 @dataclass
 class BatchSummary:
-    """What came of the batches: questions sent, answered, come back without an answer; US dollars."""
+    """Questions sent in batches, answered, come back without an answer; US dollars; why it ended early, if it did."""
 
     sent: int = 0
     answered: int = 0
     unanswered: int = 0
     cost: float = 0.0
+    stopped: str = ""
 
 
 class Batches:
@@ -66,10 +68,11 @@ class Batches:
         settings: JudgeSettings,
         replies: Replies,
         folder: Path,
-        first_wait_s: float = _FIRST_WAIT_S,
+        first_wait_s: float | None = None,
     ) -> None:
         """Prepare to send batches to the service of ``settings``; ``folder`` holds what is under way."""
-        self._direct, self._settings, self._replies, self._wait_s = direct, settings, replies, first_wait_s
+        self._direct, self._settings, self._replies = direct, settings, replies
+        self._wait_s = _FIRST_WAIT_S if first_wait_s is None else first_wait_s
         self._service = BatchService(settings)
         self._parts = PartStore(folder / content_id(settings.base_url, settings.model))
         self._prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
@@ -234,7 +237,24 @@ class Batches:
         return len(missing)
 
 
-def questions_of(project: Project, judge: Questioning, plan: Plan) -> Iterator[Question]:
+def judge_through(batches: Batches, judge: VlmJudge, project: Project, plan: Plan) -> tuple[VlmJudge, BatchSummary]:
+    """Have all that ``judge`` would ask for ``plan`` answered, and return the same judge, which now asks nobody.
+
+    A budget or a service that ends it early is told in the summary: what was answered can be judged by all the same.
+
+    Raises:
+        ConfigError: if the service refuses key, model, request or batches.
+        LabelError: if a question does not fit into a file, or what is on disk cannot be used.
+    """
+    with contextlib.closing(batches):
+        try:
+            batches.fill(questions_of(project, judge, plan))
+        except (BudgetError, ServiceError) as error:
+            batches.summary.stopped = str(error)
+    return replace(judge, answerer=batches), batches.summary
+
+
+def questions_of(project: Project, judge: VlmJudge, plan: Plan) -> Iterator[Question]:
     """Yield all that ``judge`` would ask for ``plan``; a pair that cannot be read is passed over, judging names it."""
     for work in plan.work:
         try:

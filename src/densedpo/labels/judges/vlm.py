@@ -19,6 +19,7 @@ from densedpo.labels.judges.base import Judgement, SegmentPair
 from densedpo.labels.judges.images import JPEG_QUALITY, MOST_FRAMES, SegmentImages, frames_digest
 from densedpo.labels.judges.question import SCHEMA_VERSION
 from densedpo.labels.judges.votes import Heard, judgement_of
+from densedpo.labels.judges.wire import StructuredMode
 
 _VERSION = 1
 Place = tuple[str, Side]
@@ -38,7 +39,7 @@ class VlmJudge:
     answerer: Answerer
     settings: JudgeSettings
     kind: str = "vlm"
-    structured: str = "json_schema"
+    structured: StructuredMode = "json_schema"
 
     def __post_init__(self) -> None:
         """Read the prompt file and check the dimensions."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 from tests.fake_batches import FakeBatches, serving
+from tests.judged_pairs import SEGMENTS, make_project
 from tests.unit.labels.judges.doubles import noise_pair
 
 from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError, LabelError
-from densedpo.labels.judges import batch_part
+from densedpo.labels.judges import batch, batch_part
 from densedpo.labels.judges.answerer import Question
 from densedpo.labels.judges.base import BudgetError, ServiceError
 from densedpo.labels.judges.batch import Batches
@@ -221,3 +224,28 @@ def test_damaged_state_is_named(service: FakeBatches, tmp_path: Path) -> None:
         (folder / "1.json").write_text(json.dumps({"name": "1"}))
         with pytest.raises(LabelError, match=r"1\.json"):
             batches.fill(asked_by(judge))
+
+
+def test_the_verb_judges_through_batches(
+    service: FakeBatches, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from densedpo import cli
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(batch, "_FIRST_WAIT_S", 0.01)
+    project = make_project(tmp_path, 2)
+    line = f"densedpo label judge --judge vlm --base-url {service.url} --model m --batch --allow-untrusted --json"
+
+    def judged() -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [*line.split(), "--project", str(project.root)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    first = judged()
+    assert first["stopped"] == "" and first["judged"] == 2 * SEGMENTS
+    assert first["batch"]["sent"] == first["batch"]["answered"] == service.asked_in_batches == 2 * 2 * SEGMENTS - 1
+    assert first["answers"]["a"] + first["answers"]["b"] > 0 and first["outcomes"]["failed"] == 0
+    again = judged()
+    assert (again["judged"], again["skipped"], again["batch"]["sent"]) == (0, 2 * SEGMENTS, 0)
