@@ -90,7 +90,7 @@ def open_office(project: Project, settings: Settings, *, prepare: bool = True) -
         pair_id: known for pair_id, known in load_gold(project, settings.label.segment_s).items() if pair_id in pairs
     }
     queue = Queue(store.database, settings.serve.overlap, settings.serve.lease_s)
-    queue.fill([pair_id for pair_id in work_order(pairs, store, settings) if pair_id not in gold])
+    queue.fill([pair_id for pair_id in work_order(project, pairs, store, settings) if pair_id not in gold])
     roster = Roster(store.database, secret)
     assigner = Assigner(store.database, queue, roster, settings.serve, gold)
     asked = Segments(

@@ -25,20 +25,11 @@ def overview(office: Office) -> dict[str, Any]:
     """Return the admins' view as plain values for JSON."""
     events = [event for event in office.store.current() if event.source in ("person", "judge")]
     measured = agreement_of(events, office.gold, office.settings.label.segment_s)
-    done, total = team_progress(office.store.database, office.settings.serve.overlap)
-    times = _times(office.store.database)
     quality = {person["author"]: person for person in measured["people"]}
+    progress = progress_of(office)
     return {
-        "team": {
-            "done": done,
-            "total": total,
-            "seconds_left": _seconds_left(times, total - done),
-            "by_day": _by_day(times),
-        },
-        "people": [
-            _person(name, role, times.get(name, []), quality.get(name))
-            for name, role in sorted({person.name: person.role for person in office.roster.everybody()}.items())
-        ],
+        "team": progress["team"],
+        "people": [person | _rates(quality.get(person["annotator"])) for person in progress["people"]],
         "agreement": measured["agreement"],
         "couples": measured["couples"],
         "against_judges": measured["against_judges"],
@@ -48,13 +39,35 @@ def overview(office: Office) -> dict[str, Any]:
     }
 
 
-def _person(name: str, role: str, times: Sequence[float], quality: Mapping[str, Any] | None) -> dict[str, Any]:
+def progress_of(office: Office) -> dict[str, Any]:
+    """Return how far the team and each of its people are: counts and times, nothing of what they said."""
+    done, total = team_progress(office.store.database, office.settings.serve.overlap)
+    times = _times(office.store.database)
+    return {
+        "team": {
+            "done": done,
+            "total": total,
+            "seconds_left": _seconds_left(times, total - done),
+            "by_day": _by_day(times),
+        },
+        "people": [
+            _person(name, role, times.get(name, []))
+            for name, role in sorted({person.name: person.role for person in office.roster.everybody()}.items())
+        ],
+    }
+
+
+def _person(name: str, role: str, times: Sequence[float]) -> dict[str, Any]:
     shown: dict[str, Any] = {"annotator": name, "role": role, "done": len(times), "flags": []}
     shown["last_seen"] = datetime.fromtimestamp(max(times), UTC).isoformat(timespec="seconds") if times else None
-    if quality is not None:
-        names = ("tie_rate", "first_rate", "gold", "self_consistency", "flags")
-        shown |= {key: quality[key] for key in names} | {"median_dwell_s": quality["dwell_s"]["value"]}
     return shown
+
+
+def _rates(quality: Mapping[str, Any] | None) -> dict[str, Any]:
+    if quality is None:
+        return {}
+    names = ("tie_rate", "first_rate", "gold", "self_consistency", "flags")
+    return {key: quality[key] for key in names} | {"median_dwell_s": quality["dwell_s"]["value"]}
 
 
 def _times(database: Database) -> dict[str, list[float]]:

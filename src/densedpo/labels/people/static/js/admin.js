@@ -17,10 +17,10 @@ function tiles(data) {
   const { done = 0, total = 0, seconds_left: left } = data.team ?? {};
   const disagreements = data.disagreements ?? {};
   return el("div", { class: "tiles" },
-    tile(`${done} / ${total}`, "labellings done (pairs × people)"), tile(typeof left === "number" ? duration(left) : "–", "of work left"),
+    tile(`${done} / ${total}`, `${data.unit ?? "labellings"} done (pairs × people)`), tile(typeof left === "number" ? duration(left) : "–", "of work left"),
     tile(String((data.people ?? []).length), "people"),
     tile(String((data.people ?? []).filter((person) => person.flags?.length).length), "with a flag"),
-    tile(`${disagreements.open ?? 0}`, `disagreements open, ${disagreements.resolved ?? 0} resolved`));
+    data.disagreements === null ? null : tile(`${disagreements.open ?? 0}`, `disagreements open, ${disagreements.resolved ?? 0} resolved`));
 }
 
 function short(e) {
@@ -30,13 +30,15 @@ function short(e) {
   return el("td", { class: "number", title: estimate(e) }, e.value.toFixed(2), el("small", { text: range }));
 }
 
-function people(rows) {
+/** `rates`: whether people's rates are part of what is shown; a running study shows progress only. */
+function people(rows, rates) {
   if (!rows?.length) return nothing();
-  const heads = [["Who", ""], ["Role", ""], ["Pairs", "number"], ["Median time", "number"], ["Ties", "number"], ["First", "number"], ["Gold", "number"], ["Repeats", "number"], ["Flags", ""], ["Last seen", ""]];
+  const measures = rates ? [["Ties", "tie_rate"], ["First", "first_rate"], ["Gold", "gold"], ["Repeats", "self_consistency"]] : [];
+  const heads = [["Who", ""], ["Role", ""], ["Pairs", "number"], ["Median time", "number"], ...measures.map(([text]) => [text, "number"]), ["Flags", ""], ["Last seen", ""]];
   const body = rows.map((person) => el("tr", {},
     el("td", { text: person.annotator }), el("td", { text: person.role }), el("td", { class: "number", text: person.done }),
     el("td", { class: "number", text: typeof person.median_dwell_s === "number" ? `${person.median_dwell_s.toFixed(1)} s` : "–" }),
-    short(person.tie_rate), short(person.first_rate), short(person.gold), short(person.self_consistency),
+    ...measures.map(([, name]) => short(person[name])),
     el("td", {}, ...(person.flags ?? []).map((flag) => el("span", { class: "flag", text: flag }))),
     el("td", { class: "soft", text: person.last_seen ? new Date(person.last_seen).toLocaleString() : "–" })));
   return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), el("tbody", {}, ...body)));
@@ -55,9 +57,9 @@ function dwell(data) {
   return bars(data.counts, data.counts.map((_, place) => `${data.edges_s[place]} s`), "Time spent on a segment");
 }
 
-function invite() {
+function invite(roles) {
   const name = el("input", { type: "text", placeholder: "Name", "aria-label": "Name", maxlength: 100, required: true });
-  const role = el("select", { "aria-label": "Role" }, ...ROLES.map((value) => el("option", { value, text: value })));
+  const role = el("select", { "aria-label": "Role" }, ...roles.map((value) => el("option", { value, text: value })));
   const link = el("output", {});
   const form = el("form", { class: "invite" }, name, role, el("button", { type: "submit", text: "Make an invite link" }), link);
   form.addEventListener("submit", async (event) => {
@@ -75,15 +77,18 @@ function invite() {
 function draw(data, place) {
   const days = data.team?.by_day ?? [];
   const answers = Object.entries(ANSWER_NAMES).map(([id, name]) => ({ id, name, count: data.answers?.[id] ?? 0 }));
+  const rates = data.answers !== null;
   place.replaceChildren(
     tiles(data),
     el("div", { class: "panels" },
       panel("Pairs a day", days.length ? bars(days.map((day) => day.done), days.map((day) => day.day.slice(5)), "Pairs a day") : nothing()),
-      panel("Answers", shares(answers, "Answers"), el("p", { class: "soft", text: "a and b as stored, not as shown." })),
-      panel("Agreement between people", estimates(data.agreement, "Agreement between people")),
-      panel("People against judges", estimates(data.against_judges, "People against judges")),
-      panel("Time on a segment", dwell(data.dwell))),
-    panel("People", people(data.people)));
+      ...(rates ? [
+        panel("Answers", shares(answers, "Answers"), el("p", { class: "soft", text: "a and b as stored, not as shown." })),
+        panel("Agreement between people", estimates(data.agreement, "Agreement between people")),
+        panel("People against judges", estimates(data.against_judges, "People against judges")),
+        panel("Time on a segment", dwell(data.dwell)),
+      ] : [panel("Answers", el("p", { class: "soft", text: data.hidden }))])),
+    panel("People", people(data.people, rates)));
 }
 
 async function start() {
@@ -91,10 +96,14 @@ async function start() {
   document.getElementById("top").append(el("div", { class: "mark", "aria-hidden": "true" }, el("i"), el("i")), el("b", { text: "The team" }), el("span", { class: "grow" }),
     el("nav", { "aria-label": "Pages" }, button("Refresh", () => refresh()), el("a", { href: "/", text: "To the work" })));
   const place = el("div");
-  const root = el("div", { class: "admin" }, el("h1", { text: "Labelling: the team" }), place, panel("Invite", invite()));
+  const title = el("h1", { text: "Labelling: the team" });
+  const root = el("div", { class: "admin" }, title, place);
   const refresh = async () => {
     try {
-      draw(await call("GET", "/api/admin/overview"), place);
+      const data = await call("GET", "/api/admin/overview");
+      draw(data, place);
+      if (data.title) title.textContent = document.title = data.title;
+      if (root.childElementCount === 2) root.append(panel("Invite", invite(data.roles ?? ROLES)));
       if (!root.isConnected) document.getElementById("screen").replaceChildren(root);
     } catch (error) {
       const text = error instanceof Refused && (error.status === 401 || error.status === 403) ? "Only an admin may see this page. Sign in on the first page with an admin's invite." : error.message;

@@ -20,7 +20,32 @@ function example([name, answer, text]) {
   return el("li", {}, video, el("p", {}, el("span", { class: "verdict", data: { answer }, text: TEXT[answer] }), text));
 }
 
+/** What the work is where questions are asked about whole videos. */
+function questionsScreen(app, questions, goOn) {
+  const key = (id) => el("kbd", { text: app.keymap.cap(id) });
+  const fresh = app.me.stage === "instructions";
+  return el("article", { class: "card wide" },
+    el("h1", { text: "Which of two videos is better, question by question?" }),
+    el("p", { text: "You see two videos that were made for the same text, which stands above them. Watch both to the end, then answer each question by itself. The videos loop; you may slow them down, stop and step." }),
+    el("h2", { text: "The questions" }),
+    el("dl", { class: "asked" }, ...questions.flatMap(({ name, text, hint }) => [el("dt", { text: name }), el("dd", {}, el("b", { text }), " ", hint)])),
+    el("h2", { text: "Answers" }),
+    el("ul", {},
+      el("li", {}, key("first"), " ", key("second"), " the first or the second video."),
+      el("li", {}, key("tie"), " tie: you have looked twice and see no difference that matters. Honest ties are worth as much as choices."),
+      el("li", {}, key("cannot_judge"), " cannot judge: something keeps you from seeing, a video that does not load for example.")),
+    el("ul", {},
+      el("li", { text: "One video may win one question and lose the next. Do not let one answer pull the others along." }),
+      el("li", { text: "Nothing tells who made a video, and sides are drawn anew for every pair. Some pairs are there to check how reliable answers are; they look like all others." })),
+    el("h2", { text: "How it works" }),
+    el("p", {}, "An answer moves on to the next question, ", key("previous"), " ", key("next"), " change it by hand. ", key("submit"), " goes to the next pair. ", key("play"), " plays and pauses, ",
+      key("back"), " ", key("forward"), " step one frame, ", key("undo"), " takes the last step back, ", key("help"), " shows all keys; you can change every one. Each answer is saved at once, also while the network is away."),
+    button(fresh ? "I have read this, start" : "Back to the work", goOn, { class: "submit ready" }));
+}
+
 export function instructionsScreen(app, goOn) {
+  const questions = app.me.settings?.questions ?? [];
+  if (questions.length) return questionsScreen(app, questions, goOn);
   const key = (id) => el("kbd", { text: app.keymap.cap(id) });
   const fresh = app.me.stage === "instructions";
   const answers = ANSWERS.map(({ id, text, hint }) => el("li", {}, key(id), " ", el("b", { text }), `: ${hint}.`));

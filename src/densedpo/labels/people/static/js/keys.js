@@ -57,6 +57,23 @@ export const ACTIONS = [
   { id: "help", group: "Page", text: "Keys and settings", keys: ["h", "?"] },
 ];
 
+/** What differs where questions are asked about the whole video: no segments, no tags, and the answers that are left. */
+const ASKED = {
+  cannot_judge: { keys: ["4", "5"] },
+  rest_cannot_judge: { keys: ["shift+4", "shift+5"] },
+  note: { group: "Note" },
+  loop: { text: "Loop: whole video, off" },
+  previous: { text: "Question before" },
+  next: { text: "Next question" },
+};
+
+/** The actions of a page that asks `questions`, or about segments where there are none. */
+export function actionsFor(questions) {
+  if (!questions?.length) return ACTIONS;
+  const left = ACTIONS.filter(({ id }) => !id.startsWith("tag_") && !id.endsWith("both_bad"));
+  return left.map((action) => ({ ...action, ...ASKED[action.id] }));
+}
+
 const NAMES = {
   " ": "space", arrowleft: "left", arrowright: "right", arrowup: "up", arrowdown: "down", esc: "escape", del: "delete",
 };
@@ -86,9 +103,10 @@ export function capOf(key) {
 }
 
 export class Keymap extends EventTarget {
-  /** `given`: the team's keys by action, from the server. */
-  constructor(given = {}, store = window.localStorage) {
+  /** `given`: the team's keys by action, from the server; `actions`: those that the page has. */
+  constructor(given = {}, actions = ACTIONS, store = window.localStorage) {
     super();
+    this.actions = actions;
     this.store = store;
     this.given = given ?? {};
     this.own = {};
@@ -96,8 +114,8 @@ export class Keymap extends EventTarget {
   }
 
   keys(id) {
-    const action = ACTIONS.find((item) => item.id === id);
-    const chosen = this.own[id] ?? this.given[id] ?? action.keys;
+    const action = this.actions.find((item) => item.id === id);
+    const chosen = this.own[id] ?? this.given[id] ?? action?.keys ?? [];
     return (Array.isArray(chosen) ? chosen : [chosen]).filter((key) => typeof key === "string");
   }
 
@@ -105,12 +123,12 @@ export class Keymap extends EventTarget {
 
   actionOf(event) {
     const key = keyOf(event);
-    return key === null ? null : ACTIONS.find((action) => this.keys(action.id).includes(key))?.id ?? null;
+    return key === null ? null : this.actions.find((action) => this.keys(action.id).includes(key))?.id ?? null;
   }
 
   /** Give `key` to an action; returns the action that lost it, if any. */
   bind(id, key) {
-    const loser = ACTIONS.find((action) => action.id !== id && this.keys(action.id).includes(key)) ?? null;
+    const loser = this.actions.find((action) => action.id !== id && this.keys(action.id).includes(key)) ?? null;
     if (loser) this.own[loser.id] = this.keys(loser.id).filter((item) => item !== key);
     this.own[id] = [key];
     this.#save();

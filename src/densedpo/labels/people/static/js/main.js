@@ -3,7 +3,7 @@
 import { Refused, Unreachable, call, patiently } from "./api.js";
 import { showScreen, toast } from "./dom.js";
 import { Drafts } from "./drafts.js";
-import { Keymap } from "./keys.js";
+import { Keymap, actionsFor } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Prefs, applyTheme } from "./prefs.js";
 import { Queue } from "./queue.js";
@@ -63,7 +63,7 @@ class App {
       this.queue?.close();
       this.outbox?.close();
       this.channel?.postMessage({ kind: "session", annotator: me.annotator });
-      this.keymap = new Keymap(me.settings?.keys);
+      this.keymap = new Keymap(me.settings?.keys, actionsFor(me.settings?.questions));
       this.prefs.suggest({ layout: me.settings?.layout });
       this.drafts = new Drafts(me.annotator);
       this.outbox = new Outbox(me.annotator);

@@ -100,16 +100,17 @@ export class AnswerBar {
 
 /** What is wrong in a segment, in the words of the artifact list, and a free note. */
 export class TagBar {
-  constructor(keymap, act, onNote) {
-    this.tags = new Map(TAGS.map(({ id, text, hint }) => {
+  /** `tags`: none where only notes are asked for. */
+  constructor(keymap, act, onNote, tags = TAGS) {
+    this.tags = new Map(tags.map(({ id, text, hint }) => {
       const node = button(text, () => act(`tag_${id}`), { class: "tag", label: `${text}: ${hint}` });
       node.append(cap(keymap, `tag_${id}`));
       return [id, node];
     }));
-    this.note = el("input", { type: "text", class: "note", maxlength: 2000, placeholder: `Note (${keymap.cap("note")})`, "aria-label": "Note on this segment", autocomplete: "off" });
+    this.note = el("input", { type: "text", class: "note", maxlength: 2000, placeholder: `Note (${keymap.cap("note")})`, "aria-label": tags.length ? "Note on this segment" : "Note on this question", autocomplete: "off" });
     this.note.addEventListener("input", () => onNote(this.note.value, false));
     this.note.addEventListener("change", () => onNote(this.note.value, true));
-    this.node = el("section", { class: "tags", "aria-label": "Tags and note" }, ...this.tags.values(), this.note);
+    this.node = el("section", { class: "tags", "aria-label": tags.length ? "Tags and note" : "Note" }, ...this.tags.values(), this.note);
   }
 
   draw(sheet) {

@@ -43,11 +43,12 @@ export function historyScreen(app, tasks) {
 
 export function doneScreen(app) {
   const { done = 0, team_done: teamDone, team_total: teamTotal, seconds_left: left } = app.me.progress ?? {};
+  const [did, all] = app.me.settings?.questions?.length ? ["compared", "That was all."] : ["labelled", "Everything is labelled."];
   const team = teamTotal && teamDone < teamTotal
-    ? `Together ${teamDone} of ${teamTotal} are done${left ? `; ${duration(left)} of work is left for the others` : ""}.` : "Everything is labelled.";
+    ? `Together ${teamDone} of ${teamTotal} are done${left ? `; ${duration(left)} of work is left for the others` : ""}.` : all;
   return el("div", { class: "card narrow done" },
     el("div", { class: "tick", "aria-hidden": "true", text: "✓" }), el("h1", { text: "Done. Thank you." }),
-    el("p", { text: `You labelled ${done} ${done === 1 ? "pair" : "pairs"}. ${team}` }),
+    el("p", { text: `You ${did} ${done} ${done === 1 ? "pair" : "pairs"}. ${team}` }),
     el("p", { class: "soft", text: "All answers are stored. You may close this page, or look at your pairs again." }),
     el("div", { class: "row" }, button("My pairs", () => app.openHistory()), button("Is there more?", () => app.advance(), { class: "submit ready" })));
 }

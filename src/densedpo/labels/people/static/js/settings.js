@@ -1,10 +1,10 @@
 // The dialog with all keys, each of which can be changed, and the page's few settings.
 
 import { button, el, toast } from "./dom.js";
-import { ACTIONS, capOf, keyOf } from "./keys.js";
+import { capOf, keyOf } from "./keys.js";
 
 const SWITCHES = [
-  ["autoplay", "Play a segment as soon as it is chosen"],
+  ["autoplay", "Play as soon as a pair or segment is chosen"],
   ["autosubmit", "Submit with the last answer, without a key of its own"],
   ["caption", "Show the caption, where there is one"],
 ];
@@ -29,7 +29,7 @@ export class Settings {
   }
 
   #draw() {
-    const groups = Map.groupBy ? Map.groupBy(ACTIONS, (action) => action.group) : grouped(ACTIONS);
+    const groups = Map.groupBy ? Map.groupBy(this.keymap.actions, (action) => action.group) : grouped(this.keymap.actions);
     const tables = [...groups].map(([group, actions]) => el("section", {}, el("h3", { text: group }), el("ul", {}, ...actions.map((action) => this.#row(action)))));
     const themes = el("select", { on: { change: (event) => this.prefs.set("theme", event.target.value) } },
       ...[["system", "as the system"], ["light", "light"], ["dark", "dark"]].map(([value, text]) => el("option", { value, text, selected: this.prefs.get("theme") === value })));

@@ -3,6 +3,7 @@
 import { button, el, showScreen, toast } from "./dom.js";
 import { ACTIONS, ANSWERS } from "./keys.js";
 import { AnswerBar, TagBar, Timeline, Transport } from "./panels.js";
+import { QuestionBoard } from "./questions.js";
 import { attachGestures } from "./player/gestures.js";
 import { LOOPS, Player } from "./player/player.js";
 import { LAYOUTS, View } from "./player/view.js";
@@ -55,14 +56,20 @@ export class Work {
     const later = app.outbox.pendingFor(task.task_id).flatMap((entry) => entry.body.answers ?? []);
     this.sheet = new Sheet(task, later);
     this.sheet.overlay(app.drafts.of(task.task_id));
-    this.timeline = new Timeline(task, this.sheet.cells, (cell) => this.choose(cell), (frame) => { this.player.pause(); this.player.seek(frame); });
-    this.answers = new AnswerBar(app.keymap, (id) => this.act(id));
-    this.tags = new TagBar(app.keymap, (id) => this.act(id), (text, done) => this.#note(text, done));
+    this.asks = Boolean(task.segments[0].question); // questions about the whole video instead of segments
+    this.begun = false;
+    const seek = (frame) => { this.player.pause(); this.player.seek(frame); };
+    const act = (id) => this.act(id);
+    const choose = (cell) => this.choose(cell);
+    const note = (text, done) => this.#note(text, done);
+    this.timeline = new Timeline(task, this.asks ? [] : this.sheet.cells, choose, seek);
+    this.answers = this.asks ? new QuestionBoard(app.keymap, task, act, choose) : new AnswerBar(app.keymap, act);
+    this.tags = this.asks ? new TagBar(app.keymap, act, note, []) : new TagBar(app.keymap, act, note);
     this.transport = new Transport(app.keymap, (id) => this.act(id));
     this.caption = el("p", { class: "caption" });
     this.question = el("p", { class: "question", "aria-live": "polite" });
     this.feedback = el("section", { class: "feedback", hidden: true, "aria-live": "polite" });
-    const screen = el("div", { class: "work" }, this.caption, this.view.node, this.transport.node, this.timeline.node, this.question, this.answers.node, this.tags.node, this.feedback);
+    const screen = el("div", { class: this.asks ? "work asks" : "work" }, this.caption, this.view.node, this.transport.node, this.timeline.node, this.question, this.answers.node, this.tags.node, this.feedback);
     screen.addEventListener("pointerdown", (event) => { if (event.target.closest("button")) event.preventDefault(); }); // keys stay with the page
     showScreen("work", screen);
     this.view.setLayout(app.prefs.get("layout"));
@@ -116,7 +123,7 @@ export class Work {
       slower: speed(() => player.faster(-1)),
       faster: speed(() => player.faster(1)),
       normal: speed(() => player.setSpeed(1)),
-      loop: () => { player.setLoop(next(LOOPS, player.loop)); prefs.set("loop", player.loop); },
+      loop: () => { player.setLoop(next(this.asks ? LOOPS.slice(1) : LOOPS, player.loop)); prefs.set("loop", player.loop); },
       previous: () => { this.sheet.move(-1); this.#goTo(this.sheet.current); },
       next: () => { this.sheet.move(1); this.#goTo(this.sheet.current); },
       previous_pair: () => this.app.previousPair(this.task.task_id),
@@ -144,7 +151,10 @@ export class Work {
     this.arrived = performance.now();
     this.hiddenFor = 0;
     const place = this.task.segments.findIndex((segment) => segment.index === cell);
-    this.player.loop = cell === WHOLE ? "whole" : this.app.prefs.get("loop");
+    if (this.asks && this.begun) { this.draw(); return; } // every question is about the video that is running
+    this.begun = true;
+    const loop = this.app.prefs.get("loop");
+    this.player.loop = cell === WHOLE || (this.asks && loop === "segment") ? "whole" : loop;
     if (place >= 0) this.player.choose(place); else this.player.seek(0);
     if (this.app.prefs.get("autoplay") && !document.hidden) this.player.play(); else this.player.pause();
     this.draw();
@@ -189,7 +199,8 @@ export class Work {
     this.#commitNote();
     const open = this.sheet.open;
     if (open.length) {
-      toast(open.length === 1 ? "One segment has no answer yet." : `${open.length} segments have no answer yet.`);
+      const noun = this.asks ? "question" : "segment";
+      toast(open.length === 1 ? `One ${noun} has no answer yet.` : `${open.length} ${noun}s have no answer yet.`);
       this.choose(open[0]);
       return;
     }
@@ -229,11 +240,13 @@ export class Work {
     this.answers.draw(sheet);
     this.tags.draw(sheet);
     const place = this.task.segments.findIndex((segment) => segment.index === sheet.current);
-    const what = sheet.current === WHOLE ? "Whole video (optional): which is better?" : `Segment ${place + 1} of ${this.task.segments.length}: which is better?`;
+    const asked = this.task.segments[place]?.question;
+    const segment = sheet.current === WHOLE ? "Whole video (optional): which is better?" : `Segment ${place + 1} of ${this.task.segments.length}: which is better?`;
+    const what = asked ? `${asked.name}. ${asked.hint}` : segment;
     const state = sheet.offer(sheet.current) ? "The videos hardly differ here; a tie is offered." : sheet.open.length === 0 ? "All answered." : "";
     const others = (this.task.others ?? []).find((item) => item.segment === sheet.current)?.answers ?? [];
     const said = others.length ? ` The labellers said: ${others.map((id) => TEXT[id] ?? id).join(", ")}.` : "";
-    this.question.replaceChildren(el("b", { text: what }), ` ${state}`, el("span", { class: "others", text: said }), this.task.submitted ? el("span", { class: "soft", text: " Submitted before; changes are saved at once." }) : "");
+    this.question.replaceChildren(el(asked ? "span" : "b", { text: what }), ` ${state}`, el("span", { class: "others", text: said }), this.task.submitted ? el("span", { class: "soft", text: " Submitted before; changes are saved at once." }) : "");
     this.#drawPlayer();
   }
 
