@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.fake_endpoint import FakeEndpoint, Mind, always_first, blind, chatty
+from tests.fake_endpoint import honest as honest_mind
 from tests.unit.labels.judges.doubles import Double, halves, images_of, saying
 
 from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError
 from densedpo.labels.judges.answerer import Question, Reply
+from densedpo.labels.judges.endpoint import Endpoint
 from densedpo.labels.judges.probe import MODES, Probe, probe
+from densedpo.labels.judges.replies import Replies
 from densedpo.labels.judges.wire import StructuredMode
 
 Says = Callable[[Question], str | Reply]
@@ -121,3 +126,35 @@ def test_form_lost_on_the_second_question() -> None:
     left = iter([True, False])
     found, _ = probed(alike(lambda question: honest(question) if next(left) else "well"))
     assert passed(found) == {"schema": False}
+
+
+@pytest.mark.parametrize(
+    ("mind", "modes", "mode", "failed"),
+    [
+        (honest_mind, ("json_schema", "structured_outputs"), "json_schema", set()),
+        (honest_mind, ("structured_outputs",), "structured_outputs", set()),
+        (chatty, (), "text", {"schema"}),
+        (always_first, ("json_schema",), "json_schema", {"order"}),
+        (blind, ("json_schema",), "json_schema", {"images", "order"}),
+    ],
+)
+def test_over_the_network(tmp_path: Path, mind: Mind, modes: tuple[str, ...], mode: str, failed: set[str]) -> None:
+    with FakeEndpoint(mind, modes=modes) as service, Replies(tmp_path / "replies.db") as replies:
+        settings = JudgeSettings(base_url=service.url, model="m", max_attempts=1)
+        with Endpoint(settings, replies) as endpoint:
+            found = probe(endpoint.with_mode, settings)
+    assert found.mode == mode
+    assert {check.name for check in found.checks if not check.passed} == failed
+    assert found.calls == service.calls <= 4
+
+
+def test_schemas_ignored_over_the_network(tmp_path: Path) -> None:
+    with FakeEndpoint(modes=("json_schema", "structured_outputs")) as service:
+        service._schema = lambda request: None  # type: ignore[method-assign]
+        with Replies(tmp_path / "replies.db") as replies:
+            settings = JudgeSettings(base_url=service.url, model="m")
+            with Endpoint(settings, replies) as endpoint:
+                found = probe(endpoint.with_mode, settings)
+                again = probe(endpoint.with_mode, settings)
+    assert found.passed and found.mode == again.mode == "text"
+    assert (found.calls, again.calls, again.cached) == (4, 0, 4)
