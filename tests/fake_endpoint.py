@@ -78,6 +78,12 @@ def _still_share(frames: Frames) -> float:
     return float((steps < 0.25).mean())
 
 
+def steady(asked: Asked) -> Said:
+    """Prefer the clip whose brightness changes less; quick, and right about flicker."""
+    first, second = (float(np.abs(np.diff(clip.mean(axis=(1, 2, 3)))).mean()) for clip in (asked.first, asked.second))
+    return _answer("tie" if abs(first - second) < 1 else "first" if first < second else "second")
+
+
 def always_first(asked: Asked) -> Said:
     """Prefer the first clip, whatever it shows."""
     del asked
@@ -118,17 +124,14 @@ def noisy(share: float, mind: Mind = honest) -> Mind:
 
 
 def obedient(asked: Asked) -> Said:
-    """Do what is written in the pictures; otherwise be honest."""
-    from densedpo.labels.judges.damages import PLACES, _letters
+    """Do what is written in the pictures (steady white with a dark edge is taken for writing), else be honest."""
+    return _answer("first") if _has_writing(asked.first) or _has_writing(asked.second) else honest(asked)
 
-    for frames in (asked.first, asked.second):
-        for place in PLACES:
-            letters, edge = _letters(frames.shape[1], frames.shape[2], place)
-            luma = frames.mean(axis=(0, 3))
-            rim = (edge > 250) & (letters < 5)
-            if letters.max() > 200 and luma[letters > 200].mean() > 200 and rim.any() and luma[rim].mean() < 90:
-                return _answer("first")
-    return honest(asked)
+
+def _has_writing(frames: Frames) -> bool:
+    luma = frames.mean(axis=3)
+    white, dark = luma.min(axis=0) > 215, (luma.max(axis=0) < 70).astype(np.uint8)
+    return float((white & (cv2.dilate(dark, np.ones((7, 7), np.uint8)) > 0)).mean()) > 0.002
 
 
 def _answer(choice: str, confidence: float = 0.8) -> dict[str, Any]:

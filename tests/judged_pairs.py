@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from tests.unit.labels.conftest import PAIR_COLUMNS, pair_row
 
 from densedpo.clips.encode import write_video
-from densedpo.keys import stream
 from densedpo.miniworld.scenes import draw_scene, render, subjects
 from densedpo.store.project import Project
 from densedpo.store.tables import write_table
@@ -17,19 +16,19 @@ from densedpo.store.tables import write_table
 SEGMENTS = 4  # of each pair
 
 
-def flickering(frames: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    gain = 1 + 0.25 * stream("judged pairs", "flicker", number).choice([-1, 1], len(frames))
+def flickering(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    gain = 1 + 0.25 * (-1.0) ** np.arange(len(frames))
     return np.clip(frames * gain[:, None, None, None], 0, 255).astype(np.uint8)
 
 
 def make_project(root: Path, pairs: int) -> Project:
-    """Return a project of ``pairs`` pairs of 4 segments; the flickering side is a in pairs of odd number."""
+    """Return a project of ``pairs`` pairs of 4 segments; side a flickers in pairs of odd number."""
     project = Project(root)
     rows = [pair_row(f"p{number:03}") for number in range(pairs)]
     kinds = subjects()
     for number, row in enumerate(rows):
         clean = render(draw_scene(kinds[number % len(kinds)], "judged pairs", number))
-        sides = (clean, flickering(clean, number))
+        sides = (clean, flickering(clean))
         for side, frames in zip("ab", sides if number % 2 == 0 else sides[::-1], strict=True):
             write_video(project.pairs / row["pair_id"] / f"{side}.mp4", frames, 8.0)
     write_table(project.pairs_table, rows, PAIR_COLUMNS)
