@@ -42,8 +42,10 @@ class ServeSettings(Hosted):
     """The labelling page: where it listens, what people are asked and in which order."""
 
     overlap: int = Field(1, ge=1, le=100, description="people who label each pair")
-    order: Literal["table", "shuffled", "uncertain", "useful"] = Field(
-        "table", description="pairs first: as stored, shuffled, or by judges' answers the least certain or most decided"
+    order: Literal["table", "shuffled", "uncertain", "useful", "plan"] = Field(
+        "table",
+        description="pairs first: as stored, shuffled, by judges' answers the least certain or most decided, or as "
+        "label plan ranks them",
     )
     show_caption: bool = Field(True, description="show the caption beside the videos")
     whole_clip: bool = Field(False, description="ask about the whole clip too, after its segments")

@@ -163,6 +163,27 @@ def label_calibrate(
     return found
 
 
+@verb(label_app, "plan", sections=("label",))
+def label_plan(
+    call: Call,
+    judge: Annotated[str | None, typer.Option(help="Judge whose labels people's replace; needed with several.")] = None,
+    against: Annotated[str, typer.Option(help="Who is right: people, gold, simulated or an author.")] = "people",
+    accuracy: Annotated[float, typer.Option(help="Accuracy with ties that is wanted.")] = 0.9,
+) -> Any:
+    """Rank segments by how little a judge's label can be believed, and say how many answers of people are needed.
+
+    `label serve --order plan` then asks in this order.
+    """
+    from densedpo.labels.plan import plan
+    from densedpo.labels.plan_text import plan_lines
+    from densedpo.observe import say
+
+    found = plan(call.project, call.settings.label, judge, against, accuracy)
+    for line in plan_lines(found):
+        say(line)
+    return found
+
+
 @verb(label_app, "freeze", sections=("label",))
 def label_freeze(
     call: Call,

@@ -1,4 +1,4 @@
-"""In which order pairs are offered to people: as stored, shuffled, or by what the judges made of them."""
+"""In which order pairs are offered to people: as stored, shuffled, by what the judges made of them, or planned."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from densedpo.config import Settings
 from densedpo.keys import stream
 from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.consensus import label_of
+from densedpo.labels.plan_order import planned_pairs
 from densedpo.labels.store import LabelStore
+from densedpo.store.project import Project
 
 
-def work_order(pair_ids: Iterable[str], store: LabelStore, settings: Settings) -> list[str]:
+def work_order(project: Project, pair_ids: Iterable[str], store: LabelStore, settings: Settings) -> list[str]:
     """Return the pairs in the order of ``serve.order``.
 
     ``uncertain`` starts with the pairs on whose segments judges disagree or are least sure, ``useful`` with those they
     prefer a side of in most segments. Pairs that no judge saw come first in either: nothing is known about them.
+    ``plan`` follows ``densedpo label plan``, with pairs that it does not name last.
+
+    Raises:
+        LabelError: if the order is ``plan`` and there is none.
     """
     listed = list(pair_ids)
     order = settings.serve.order
     if order == "table":
         return listed
+    if order == "plan":
+        ranks = planned_pairs(project)
+        return sorted(listed, key=lambda name: ranks.get(name, len(ranks)))
     if order == "shuffled":
         return [listed[int(index)] for index in stream(settings.seed, "labelling order").permutation(len(listed))]
     strengths = judged_strength([event for event in store.current() if event.source == "judge"])

@@ -36,6 +36,12 @@ def answers_in_order(event: AnswerEvent) -> list[Asked]:
     return []
 
 
+def torn(event: AnswerEvent) -> bool:
+    """Say whether the judge, asked in both orders, preferred one side in the one and the other side in the other."""
+    given = answers_in_order(event)
+    return len(given) == 2 and {first for first, _ in given} == {"a", "b"} == {answer for _, answer in given}
+
+
 def position(events: Sequence[AnswerEvent], truth: Mapping[Question, int]) -> dict[str, Any]:
     """Return the measures of position bias, as plain values for JSON.
 
@@ -48,11 +54,7 @@ def position(events: Sequence[AnswerEvent], truth: Mapping[Question, int]) -> di
     asked = [(event, answers_in_order(event)) for event in events]
     single = [(event, first, answer) for event, given in asked for first, answer in given if answer in ("a", "b")]
     both = [(event, given) for event, given in asked if {first for first, _ in given} == {"a", "b"}]
-    torn = [
-        (event, by_first)
-        for event, given in both
-        if {answer for _, answer in given} == {"a", "b"} and len(by_first := dict(given)) == len(given) == 2
-    ]
+    undecided = [(event, dict(given)) for event, given in both if torn(event)]
     known = [(event, answer) for event, _, answer in single if truth.get((event.pair_id, event.segment))]
     found: dict[str, Estimate] = {
         "first_rate": share(
@@ -66,8 +68,8 @@ def position(events: Sequence[AnswerEvent], truth: Mapping[Question, int]) -> di
             "segments asked in both orders",
         ),
         "first_when_torn": share(
-            [by_first["a"] == "a" for _, by_first in torn],
-            [event.pair_id for event, _ in torn],
+            [by_first["a"] == "a" for _, by_first in undecided],
+            [event.pair_id for event, _ in undecided],
             "segments of which the orders prefer different sides",
         ),
         "one_order": share(
