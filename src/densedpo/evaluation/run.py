@@ -1,86 +1,127 @@
 """The stage ``evaluate``: base against tuned models on a prompt set, from the same noise, with paired intervals.
 
-prompts x seeds -> videos of every model -> scores.parquet -> summary.json
+prompts x seeds -> videos of every model (pool.py) -> scores (scoring.py) -> scores.parquet -> summary.json (summary.py)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from densedpo.clips.decode import read_video
-from densedpo.config import Settings
+from densedpo.config import EvaluateSettings, Settings
 from densedpo.errors import ConfigError
+from densedpo.evaluation.loading import Loader, list_checkpoints, variant_digest
+from densedpo.evaluation.paired import BASE
+from densedpo.evaluation.pool import Maker, Shard, plan, publish
 from densedpo.evaluation.prompts import Prompt, prompts_digest
-from densedpo.evaluation.sampling import SampledVideo, resolve_sampling, sample_videos
-from densedpo.evaluation.scorers import Scorer
-from densedpo.intervals import Interval, cluster_bootstrap
-from densedpo.models.load import load_tuned, tuned_digest
-from densedpo.observe import track
-from densedpo.store.files import write_json
+from densedpo.evaluation.properties import PREFIX, PROPERTIES
+from densedpo.evaluation.sampling import SampledVideo, SamplingRecipe, resolve_sampling, sample_missing
+from densedpo.evaluation.scorers import ScoreInfo, Scorer
+from densedpo.evaluation.scoring import ScoreBook
+from densedpo.evaluation.summary import analyse, first_quality, summarise
+from densedpo.evaluation.variants import Variant, list_variants
+from densedpo.observe import say, track
+from densedpo.store.files import remove_leftovers, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, write_table
 from densedpo.training.card import update_card
 
-SCHEMA_VERSION = 1
-BASE = "base"
+__all__ = ["BASE", "SCHEMA_VERSION", "evaluate", "summarise"]
+
+SCHEMA_VERSION = 2
+_FROZEN_SEED = 0  # one frozen clip a prompt is enough to see what freezing buys
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One model of the evaluation, what makes its videos, and the videos in batches."""
+
+    variant: Variant
+    maker: Maker
+    batches: list[list[SampledVideo]]
+
+    @property
+    def videos(self) -> list[SampledVideo]:
+        """All videos, in order."""
+        return [video for batch in self.batches for video in batch]
+
+    def frozen(self, video: SampledVideo) -> bool:
+        """Say whether this video is scored frozen too."""
+        return self.variant.name == BASE and video.seed == _FROZEN_SEED
 
 
 def evaluate(
-    project: Project, settings: Settings, runs: Sequence[str], prompts: Sequence[Prompt], scorer: Scorer, name: str
+    project: Project,
+    settings: Settings,
+    runs: Sequence[str],
+    prompts: Sequence[Prompt],
+    scorer: Scorer,
+    name: str,
+    *,
+    prompt_set: str = "",
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Sample and score the base and every run; write ``evals/NAME`` and return the summary.
 
-    Repeated runs and prompts count once.
+    Repeated runs and prompts count once. With a ``shard``, its part of the videos is made and scored; the summary is
+    written once nothing is left, and until then what is returned says how much that is.
 
     Raises:
         ConfigError: if no prompt is given, the scorer cannot score one, or a run is called ``base``.
-        ProjectError: if there is no such run.
+        ProjectError: if there is no such run, or no checkpoint where they are asked for.
         ModelError: if a run has no LoRA or tuned denoiser, or was trained on another base.
     """
     runs, prompts = list(dict.fromkeys(runs)), list(dict.fromkeys(prompts))
     if not prompts:
         raise ConfigError("no prompts to evaluate on; give --prompts FILE")
-    if BASE in runs:
-        raise ConfigError(f"a run may not be called {BASE!r} here: that name is the untuned model's")
     for prompt in prompts:
         scorer.check(prompt.text)
-    tuned = {run: project.need(project.run(run), f"densedpo train --name {run}") for run in runs}
-    digests = {run: tuned_digest(folder) for run, folder in tuned.items()}
+    chosen = settings.evaluate
+    quality = _quality(chosen, scorer.infos)
     folder = project.evaluation(name)
-    rows: list[Row] = []
-    fingerprint, recipe = "", None
-    # the old summary speaks of videos that may be made again now: while this goes on there is none
+    variants = _variants(project, chosen, runs)
+    digests = {variant.name: digest for variant in variants if (digest := variant_digest(variant))}
+    loader = Loader(settings)
+    base = loader.load(variants[0])
+    recipe = resolve_sampling(settings.sample, base.defaults)
+    fingerprint, dtype = base.fingerprint, str(base.dtype).removeprefix("torch.")
+    del base
+    makers = [Maker(recipe, fingerprint, dtype, digests.get(v.name), v.lora_scale) for v in variants]
+    drawn = [
+        _Drawn(variant, maker, plan(prompts, maker, project)) for variant, maker in zip(variants, makers, strict=True)
+    ]
+    # the old summary speaks of other videos, it may be: while this goes on there is none
     (folder / "summary.json").unlink(missing_ok=True)
-    for model_name in [BASE, *runs]:
-        model = load_tuned(
-            settings.model,
-            tuned.get(model_name),
-            revision=settings.revision,
-            device=settings.device,
-            dtype=settings.sample.dtype,
-        )
-        fingerprint = fingerprint or model.fingerprint  # the base comes first; a tuned denoiser has one of its own
-        recipe = resolve_sampling(settings.sample, model.defaults)
-        videos = sample_videos(model, prompts, recipe, folder / "videos" / model_name, model_name)
-        rows += [_score(project, name, model_name, video, scorer) for video in track(videos, f"scoring {model_name}")]
-    assert recipe is not None
-    score_names = list(scorer.infos)
-    columns = [("model", pa.string()), ("prompt_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
-    columns += [("video", pa.string()), *((score, pa.float64()) for score in score_names)]
-    write_table(folder / "scores.parquet", rows, pa.schema(columns))
+    book = ScoreBook(scorer)
+    _work(project, drawn, loader, recipe, book, shard)
+    if shard is not None:
+        left = sum(not book.has(video, frozen=item.frozen(video)) for item in drawn for video in item.videos)
+        if left:
+            say(f"shard {shard} is done; {left} videos of other shards are left")
+            return {"name": name, "shard": str(shard), "videos": sum(len(i.videos) for i in drawn), "left": left}
+    rows, frozen = _collect(project, drawn, book, name)
+    _write_tables(folder, rows, frozen, list(scorer.infos))
     summary = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "models": [{"name": model_name} for model_name in [BASE, *runs]],
+        "models": [item.variant.as_dict() | {"samples": item.maker.digest} for item in drawn],
         "prompts": [{"prompt_id": p.prompt_id, "prompt": p.text, "held_out": p.held_out} for p in prompts],
+        "prompt_set": {
+            "name": prompt_set,
+            "digest": prompts_digest(prompts),
+            "count": len(prompts),
+            "held_out": sum(prompt.held_out for prompt in prompts),
+        },
         "seeds": list(range(recipe.seeds)),
         "scorer": scorer.name,
         "score_info": {score: info.as_dict() for score, info in scorer.infos.items()},
-        **summarise(rows, score_names, runs),
-        "settings": vars(recipe) | {"model": settings.model},
+        **analyse(rows, frozen, scorer.infos, variants, quality=quality, motion_kept=chosen.motion_kept),
+        "settings": vars(recipe) | {"model": settings.model, "evaluate": chosen.model_dump(mode="json")},
         "hashes": {"base": fingerprint, "prompts": prompts_digest(prompts), "loras": digests},
     }
     write_json(folder / "summary.json", summary)
@@ -89,44 +130,67 @@ def evaluate(
     return summary
 
 
-def summarise(rows: Sequence[Row], score_names: Sequence[str], runs: Sequence[str]) -> dict[str, Any]:
-    """Return scores, differences and ratios with 95 % intervals: bootstrap over prompts, seeds nested inside.
-
-    A ratio is sum(tuned) / sum(base); None where the base's scores are all zero or one is negative.
-    """
-    scores: dict[str, Any] = {}
-    differences: dict[str, Any] = {}
-    ratios: dict[str, Any] = {}
-    base = {(row["prompt_id"], row["seed"]): row for row in rows if row["model"] == BASE}
-    for model in [BASE, *runs]:
-        own = [row for row in rows if row["model"] == model]
-        clusters = [row["prompt_id"] for row in own]
-        scores[model] = {s: _plain(cluster_bootstrap([r[s] for r in own], clusters, seed=s)) for s in score_names}
-        if model != BASE:
-            pairs = [(row, base[row["prompt_id"], row["seed"]]) for row in own]
-            differences[model] = {
-                s: _plain(cluster_bootstrap([r[s] - b[s] for r, b in pairs], clusters, seed=s)) for s in score_names
-            }
-            ratios[model] = {
-                s: _plain(cluster_bootstrap([[r[s], b[s]] for r, b in pairs], clusters, seed=s))
-                if all(b[s] >= 0 for _, b in pairs)
-                else None
-                for s in score_names
-            }
-    return {"scores": scores, "differences": differences, "ratios": ratios}
+def _variants(project: Project, chosen: EvaluateSettings, runs: Sequence[str]) -> list[Variant]:
+    folders = {run: project.need(project.run(run), f"densedpo train --name {run}") for run in runs if run != BASE}
+    folders |= {run: project.root for run in runs if run == BASE}  # refused by name below
+    checkpoints = {run: list_checkpoints(folder) for run, folder in folders.items()} if chosen.every_checkpoint else {}
+    return list_variants(folders, chosen.scales, checkpoints)
 
 
-def _plain(interval: Interval | None) -> dict[str, float | int] | None:
-    return None if interval is None else interval.as_dict()
+def _quality(chosen: EvaluateSettings, infos: Mapping[str, ScoreInfo]) -> str | None:
+    if chosen.quality is None:
+        return first_quality(infos)
+    directed = [name for name, info in infos.items() if info.better != "neither" and not info.is_motion]
+    if chosen.quality not in directed:
+        raise ConfigError(
+            f"evaluate.quality: {chosen.quality!r} cannot decide; scores with a direction: {', '.join(directed)}"
+        )
+    return chosen.quality
 
 
-def _score(project: Project, name: str, model: str, video: SampledVideo, scorer: Scorer) -> Row:
-    seen = read_video(video.path)
-    return {
-        "model": model,
-        "prompt_id": video.prompt.prompt_id,
-        "prompt": video.prompt.text,
-        "seed": video.seed,
-        "video": str(video.path.relative_to(project.evaluation(name))),
-        **scorer.score(seen.frames, seen.fps, video.prompt.text),
-    }
+def _work(
+    project: Project,
+    drawn: Sequence[_Drawn],
+    loader: Loader,
+    recipe: SamplingRecipe,
+    book: ScoreBook,
+    shard: Shard | None,
+) -> None:
+    """Sample and score every video, or a shard's: batches are dealt out in turn over all models."""
+    number = count()
+    for item in drawn:
+        folder = item.maker.open(project)
+        if shard is None:
+            remove_leftovers(folder)  # another machine's unfinished files look like leftovers
+        mine = [batch for batch in item.batches if (shard or Shard()).takes(next(number))]
+        name = item.variant.name
+        sample_missing(lambda v=item.variant: loader.load(v), mine, recipe, name, book.whole)  # type: ignore[misc]
+        for video in track([video for batch in mine for video in batch], f"scoring {name}"):
+            book.read(video, frozen=item.frozen(video))
+
+
+def _collect(project: Project, drawn: Sequence[_Drawn], book: ScoreBook, name: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows of all videos and of the frozen clips, and put the videos into the evaluation's folder."""
+    rows: list[Row] = []
+    frozen: list[Row] = []
+    for item in drawn:
+        model = item.variant.name
+        publish(item.videos, project.evaluation(name) / "videos" / model)
+        for video in item.videos:
+            record = book.read(video, frozen=item.frozen(video))
+            about = {"prompt_id": video.prompt.prompt_id, "prompt": video.prompt.text, "seed": video.seed}
+            properties = {PREFIX + key: value for key, value in record["properties"].items()}
+            place = {"model": model, "video": f"videos/{model}/{video.path.name}"}
+            rows.append({**place, **about, **record["scores"], **properties})
+            if item.frozen(video):
+                frozen.append({**about, **record["frozen"]})
+    return rows, frozen
+
+
+def _write_tables(folder: Path, rows: list[Row], frozen: list[Row], scores: list[str]) -> None:
+    about = [("prompt_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
+    numbers = [(score, pa.float64()) for score in scores]
+    properties = [(PREFIX + key, pa.float64()) for key in PROPERTIES]
+    columns = [("model", pa.string()), *about, ("video", pa.string()), *numbers, *properties]
+    write_table(folder / "scores.parquet", rows, pa.schema(columns))
+    write_table(folder / "frozen.parquet", frozen, pa.schema([*about, *numbers]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,38 @@ def sample_videos(
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     _clear_unless_made_by(made_by(model, recipe), folder)
+    batches = plan_batches(prompts, recipe, folder)
+    sample_missing(lambda: model, batches, recipe, what, is_whole)
+    return [item for batch in batches for item in batch]
+
+
+def plan_batches(prompts: Sequence[Prompt], recipe: SamplingRecipe, folder: Path) -> list[list[SampledVideo]]:
+    """Return every (prompt, seed) of a prompt set with the path of its video, cut into batches."""
     wanted = [
         SampledVideo(prompt, seed, folder / f"{prompt.prompt_id}-{seed}.mp4")
         for prompt in dict.fromkeys(prompts)
         for seed in range(recipe.seeds)
     ]
-    missing = {item for item in track(wanted, f"checking {what} (videos)") if not _is_whole(item.path)}
-    batches = [wanted[i : i + recipe.batch_size] for i in range(0, len(wanted), recipe.batch_size)]
+    return [wanted[i : i + recipe.batch_size] for i in range(0, len(wanted), recipe.batch_size)]
+
+
+def sample_missing(
+    load: Callable[[], VideoModel],
+    batches: Sequence[Sequence[SampledVideo]],
+    recipe: SamplingRecipe,
+    what: str,
+    whole: Callable[[Path], bool],
+) -> None:
+    """Sample what is not ``whole`` among the videos of batches; ``load`` is called only if there is something to do.
+
+    A missing video is made in its whole batch, so that it comes out bit for bit as in an uninterrupted job.
+    """
+    wanted = [item for batch in batches for item in batch]
+    missing = {item for item in track(wanted, f"checking {what} (videos)") if not whole(item.path)}
     todo = [batch for batch in batches if missing.intersection(batch)]
+    model = load() if todo else None
     for batch in track(todo, f"sampling {what} (batches)", total=len(batches), done=len(batches) - len(todo)):
+        assert model is not None
         latents = sample_latents(
             model,
             [item.prompt.text for item in batch],
@@ -92,7 +115,6 @@ def sample_videos(
         for item, frames in zip(batch, decode_frames(model, latents), strict=True):
             if item in missing:
                 write_video(item.path, frames, model.defaults.fps)
-    return wanted
 
 
 def made_by(model: VideoModel, recipe: SamplingRecipe) -> dict[str, Any]:
@@ -129,7 +151,8 @@ def _clear_unless_made_by(maker: dict[str, Any], folder: Path) -> None:
     write_json(path, maker)
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Say whether a video is there and decodes to its end; a damaged one is removed with a warning."""
     if not path.is_file():
         return False
     try:

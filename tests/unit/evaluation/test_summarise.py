@@ -29,10 +29,17 @@ def summary(base: dict[str, list[float]], tuned: dict[str, list[float]]) -> dict
 def test_two_prompts_by_hand() -> None:
     found = summary({"p": [1.0, 3.0], "q": [10.0, 10.0]}, {"p": [2.0, 4.0], "q": [13.0, 13.0]})
     # differences: 1, 1 for p and 3, 3 for q; resampling two prompts gives means from 1 (p, p) to 3 (q, q)
-    assert found["base"] == {"mean": 6.0, "low": 2.0, "high": 10.0, "count": 2}
-    assert found["difference"] == {"mean": 2.0, "low": 1.0, "high": 3.0, "count": 2}
-    # ratio of sums 32 / 24; p alone 6 / 4, q alone 26 / 20
-    assert found["ratio"] == pytest.approx({"mean": 32 / 24, "low": 1.3, "high": 1.5, "count": 2})
+    # two prompts know little: Student's t with one degree of freedom makes that 12.7062 standard errors
+    t = 12.7062
+    assert found["base"] == pytest.approx({"mean": 6.0, "low": 6 - 4 * t, "high": 6 + 4 * t, "count": 2})
+    assert found["difference"] == pytest.approx({"mean": 2.0, "low": 2 - t, "high": 2 + t, "count": 2})
+    # ratio of sums 32 / 24; p alone 6 / 4, q alone 26 / 20, where percentiles reach further than the standard error
+    wide = t / 1.959964 * 2**0.5
+    assert found["ratio"] is not None
+    assert found["ratio"]["mean"] == pytest.approx(32 / 24)
+    assert found["ratio"]["high"] == pytest.approx(32 / 24 + wide * (1.5 - 32 / 24))
+    error = (2 / 3) * 2**0.5 / 24  # residuals 6 - 4 * 4 / 3 = 2 / 3 and 26 - 20 * 4 / 3 = - 2 / 3
+    assert found["ratio"]["low"] == pytest.approx(32 / 24 - wide * 1.959964 * error)
 
 
 def test_pairing_removes_what_models_share() -> None:

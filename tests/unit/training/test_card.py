@@ -175,7 +175,8 @@ def test_measured_effects(project: Project) -> None:
     rows = table_of(f"\n{found.partition('### second')[0]}", "### first")
     motion = next(info.label for info in FrameScorer.infos.values() if info.is_motion)
     assert len(rows) == len(SCORES) and next(iter(rows)).startswith(motion)
-    assert all(row[-1].startswith("+2.02 [+2.0") for row in rows.values())
+    # gains 2.00 to 2.04 over five prompts: 2.02 -+ 2.776 * 0.00707
+    assert all(row[-1] == "+2.02 [+2, +2.04]" for row in rows.values())
     assert "5 prompts (3 held out), 2 seeds each" in found
 
 
