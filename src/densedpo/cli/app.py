@@ -24,4 +24,4 @@ app.add_typer(label_app, name="label")
 app.add_typer(study_app, name="study")
 app.add_typer(miniworld_app, name="miniworld")
 
-from densedpo.cli import data, evaluation, judges, labels, study, tuning, world  # noqa: E402, F401 (each adds verbs)
+from densedpo.cli import data, evaluation, judges, labels, study, suites, tuning, world  # noqa: E402, F401 (each adds verbs)
