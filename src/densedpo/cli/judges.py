@@ -187,14 +187,14 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
 
 
 def _tested(call: Call, seated: Seated) -> tuple[Seated, dict[str, Any]]:
-    """Return the judge as it should be asked, and what probe and self-test found."""
-    tested: dict[str, Any] = {"passed": True, "trusted": True, "checks": [], "failed": [], "calls": 0, "cached": 0}
-    tested |= {"cost": 0.0, "kept": False}
-    if seated.probe is not None:
-        found, judge = seated.probe()
-        seated = replace(seated, judge=judge)
-        tested["probe"] = found
-        if not found["passed"]:
-            failed = [f"probe {check['name']}" for check in found["checks"] if not check["passed"]]
-            return seated, tested | {"passed": False, "trusted": False, "failed": failed}
-    return seated, tested
+    """Return the judge as it should be asked, and what probe and self-test found; the second needs the first."""
+    from densedpo.labels.judges.selftest import SelfTest, self_test
+
+    if seated.probe is None:
+        return seated, self_test(call.project, seated.judge, call.settings.label.segment_s).as_dict()
+    found, judge = seated.probe()
+    seated = replace(seated, judge=judge)
+    tested = SelfTest(())  # of a judge that cannot see there is nothing to test
+    if found["passed"]:
+        tested = self_test(call.project, judge, call.settings.label.segment_s)
+    return seated, tested.as_dict() | with_probe(tested, found)

@@ -101,10 +101,6 @@ class SelfTest:
             "kept": self.kept,
         }
 
-    def lines(self) -> list[str]:
-        """Return one line for each check that failed or could not be made, for people."""
-        return [f"self-test: {check.sentence}" for check in self.checks if not check.passed]
-
 
 def self_test(project: Project, judge: Judge, segment_s: float, *, seed: int = 0, again: bool = False) -> SelfTest:
     """Return the self-test of ``judge`` on segments of the project's pairs: the kept one, or one made now and kept.
@@ -136,6 +132,9 @@ def self_test(project: Project, judge: Judge, segment_s: float, *, seed: int = 0
         cost=math.fsum(one.cost for one in said.values()),
         unanswered=sum(one.outcome == "failed" for one in said.values()),
     )
+    for check in found.checks:
+        if not check.applicable:
+            warn(check.sentence)
     if found.passed or not found.unanswered:
         about = {"version": VERSION, "judge": judge.name, "settings_digest": judge.settings_digest}
         write_json(file, {**about, "segment_s": segment_s, "checks": [asdict(check) for check in found.checks]})
