@@ -143,7 +143,7 @@ def _shipped(point: Mapping[str, Any]) -> dict[str, Any]:
         "name": "to ship",
         "x": [point["motion"]["mean"]],
         "y": [point["quality"]["mean"]],
-        "marker": {"size": 20, "symbol": "circle-open", "line": {"color": "var(--ink)", "width": 2}},
+        "marker": {"color": "var(--ink)", "size": 20, "symbol": "circle-open", "line": {"width": 2}},
         "hoverinfo": "skip",
     }
 

@@ -111,4 +111,6 @@ def reliability_figure(accuracy: Accuracy) -> Figure | None:
         "shapes": [diagonal | {"line": {"color": "var(--soft)", "width": 1.5, "dash": "dot"}}],
         "margin": {"l": 8, "r": 16, "t": 34, "b": 44},
     }
-    return Figure("judges", data, layout, 320, "How often judges are right, by the confidence that they state")
+    return Figure(
+        "judge-confidence", data, layout, 320, "How often judges are right, by the confidence that they state"
+    )

@@ -97,7 +97,7 @@ def _bars(pairing: dict[str, Any], titles: dict[str, str], figure_id: str) -> Fi
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": escape(_words(outcome, pairing["a"], pairing["b"])),
+                "name": escape({"win": pairing["a"], "tie": "tie", "lose": pairing["b"]}[outcome]),
                 "x": shares,
                 "y": names,
                 "marker": {"color": colour},
@@ -115,13 +115,9 @@ def _bars(pairing: dict[str, Any], titles: dict[str, str], figure_id: str) -> Fi
         "bargap": 0.35,
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        "xaxis": {"range": [0, 100], "ticksuffix": " %", "zeroline": False},
+        "xaxis": {"range": [0, 100], "dtick": 25, "ticksuffix": " %", "zeroline": False},
         "yaxis": {"automargin": True, "showgrid": False},
-        "margin": {"l": 8, "r": 16, "t": 34, "b": 32},
+        "margin": {"l": 8, "r": 24, "t": 34, "b": 32},
     }
     alt = f"{capitalised(pairing['a'])} against {pairing['b']}"
     return Figure(figure_id, data, layout, 90 + 52 * len(rows), alt)
-
-
-def _words(outcome: str, a: str, b: str) -> str:
-    return {"win": f"{a} preferred", "tie": "tie", "lose": f"{b} preferred"}[outcome]

@@ -13,18 +13,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from densedpo.clips.encode import write_video
-from densedpo.config import Settings, dump_settings
-from densedpo.intervals import cluster_bootstrap
+from densedpo.config import Settings, StudySettings, dump_settings
+from densedpo.evaluation.properties import PREFIX, PROPERTIES
+from densedpo.evaluation.scorers import ScoreInfo
+from densedpo.evaluation.study.plan import Plan, Take, plan_items
+from densedpo.evaluation.study.questions import QUESTIONS
+from densedpo.evaluation.study.results import results_of
+from densedpo.evaluation.study.votes import answers_of
+from densedpo.evaluation.summary import analyse
+from densedpo.evaluation.variants import Variant
 from densedpo.keys import content_id, stream
+from densedpo.labels.agreement import agreement
 from densedpo.labels.answers import Answer, AnswerEvent
 from densedpo.labels.audit import audit
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.snapshot import freeze
-from densedpo.labels.store import LabelStore
+from densedpo.labels.store import LabelStore, StoredEvent
 from densedpo.miniworld.scenes import FPS, NUM_FRAMES, SIZE_PX, draw_scene, render, subjects
 from densedpo.store.files import write_json, write_text
 from densedpo.store.project import Project
-from densedpo.store.tables import Row, write_table
+from densedpo.store.tables import Row, read_table, write_table
 
 Frames = NDArray[np.uint8]
 GRID = SegmentGrid(NUM_FRAMES, FPS, 1.0)
@@ -182,74 +190,119 @@ def add_run(project: Project, name: str, steps: int = 120, gain: float = 1.0) ->
 
 
 def add_evaluation(project: Project, runs: list[str], prompts: int = 6, prompt: str | None = None) -> None:
-    """Write videos, scores and a summary; the runs draw with less noise and move as the base does."""
+    """Write videos, scores and a summary; the runs draw with less noise, the second of them by moving less too."""
     folder = project.evaluation("held-out")
     chosen = [subjects()[(place * 11 + 3) % 114].caption for place in range(prompts)]
     if prompt is not None:
         chosen[0] = prompt
-    rows: list[Row] = []
-    for number, model in enumerate(["base", *runs]):
-        for place, text in enumerate(chosen):
-            for seed in (0, 1):
-                subject = subjects()[(place * 11 + 3) % 114]
-                scene = draw_scene(subject, "evaluation", seed, place)
-                rng = stream("test", "evaluation", model, place, seed)
-                noise = max(1.0, 24.0 - 4.5 * number + 7 * rng.normal())
-                prompt_id = content_id("prompt", place)
-                path = f"videos/{content_id('model', model)}/{prompt_id}-{seed}.mp4"
-                frames = spoil(render(scene), np.full(NUM_FRAMES, noise), model, prompt_id, str(seed))
-                write_video(folder / path, frames, FPS, profile="master")
-                rows.append(
-                    {
-                        "model": model,
-                        "prompt_id": prompt_id,
-                        "prompt": text,
-                        "seed": seed,
-                        "video": path,
-                        "artifact": noise / 60,
-                        "temporal_consistency": 0.97 - noise / 400,
-                        "dynamic_degree": scene.speed_px_s * (1 + 0.06 * rng.normal()),
-                        "text_agreement": float(np.clip(1 - noise / 120 + 0.05 * rng.normal(), 0, 1)),
-                    }
-                )
+    variants = [Variant("base")]
+    for run in runs:
+        variants += [Variant(f"{run}@0.5", run, 0.5), Variant(run, run, 1.0)]
+    rows = [
+        _sample(folder, variant, runs, place, text, seed)
+        for variant in variants
+        for place, text in enumerate(chosen)
+        for seed in (0, 1)
+    ]
+    frozen = [{**row, "dynamic_degree": 0.0, "temporal_consistency": 0.99} for row in rows if row["model"] == "base"]
     write_table(folder / "scores.parquet", rows, pa.Table.from_pylist(rows).schema)
-    write_json(folder / "summary.json", _summary(rows, ["base", *runs], chosen))
+    write_json(folder / "summary.json", _summary(rows, frozen, variants, chosen))
 
 
-def _summary(rows: list[Row], models: list[str], prompts: list[str]) -> dict[str, Any]:
-    base = {(row["prompt_id"], row["seed"]): row for row in rows if row["model"] == "base"}
-    scores: dict[str, Any] = {}
-    differences: dict[str, Any] = {}
-    ratios: dict[str, Any] = {}
-    for model in models:
-        own = [row for row in rows if row["model"] == model]
-        clusters = [row["prompt_id"] for row in own]
-        for score in SCORE_INFO:
-            found = cluster_bootstrap([row[score] for row in own], clusters, seed=score)
-            gaps = [row[score] - base[row["prompt_id"], row["seed"]][score] for row in own]
-            gap = cluster_bootstrap(gaps, clusters, seed=score)
-            both = [[row[score], base[row["prompt_id"], row["seed"]][score]] for row in own]
-            ratio = cluster_bootstrap(both, clusters, seed=score)
-            scores.setdefault(model, {})[score] = found and found.as_dict()
-            if model != "base":
-                differences.setdefault(model, {})[score] = gap and gap.as_dict()
-                ratios.setdefault(model, {})[score] = ratio and ratio.as_dict()
+def _sample(folder: Path, variant: Variant, runs: list[str], place: int, text: str, seed: int) -> Row:
+    number = 0 if variant.run is None else runs.index(variant.run) + 1
+    subject = subjects()[(place * 11 + 3) % 114]
+    scene = draw_scene(subject, "evaluation", seed, place)
+    rng = stream("test", "evaluation", variant.name, place, seed)
+    noise = max(1.0, 24.0 - 6.5 * number * variant.lora_scale + 7 * rng.normal())
+    prompt_id = content_id("prompt", place)
+    path = f"videos/{content_id('model', variant.name)}/{prompt_id}-{seed}.mp4"
+    if variant.lora_scale in (0.0, 1.0):  # the page shows no others
+        frames = spoil(render(scene), np.full(NUM_FRAMES, noise), variant.name, prompt_id, str(seed))
+        write_video(folder / path, frames, FPS, profile="master")
+    moves = 1 - 0.2 * max(0, number - 1) * variant.lora_scale + 0.04 * rng.normal()
     return {
-        "schema_version": 1,
+        "model": variant.name,
+        "prompt_id": prompt_id,
+        "prompt": text,
+        "seed": seed,
+        "video": path,
+        "artifact": noise / 60,
+        "temporal_consistency": 0.97 - noise / 400,
+        "dynamic_degree": scene.speed_px_s * moves,
+        "text_agreement": float(np.clip(1 - noise / 120 + 0.05 * rng.normal(), 0, 1)),
+        **{f"{PREFIX}{name}": 0.4 + 0.02 * rng.normal() + 0.1 * number * (name == "saturation") for name in PROPERTIES},
+    }
+
+
+def _summary(rows: list[Row], frozen: list[Row], variants: list[Variant], prompts: list[str]) -> dict[str, Any]:
+    infos = {name: ScoreInfo(**info) for name, info in SCORE_INFO.items()}
+    return {
+        "schema_version": 2,
         "name": "held-out",
-        "models": [{"name": model} for model in models],
+        "models": [variant.as_dict() for variant in variants],
         "prompts": [
             {"prompt_id": content_id("prompt", place), "prompt": text, "held_out": True}
             for place, text in enumerate(prompts)
         ],
+        "prompt_set": {"name": "held-out", "digest": "0" * 16, "count": len(prompts), "held_out": len(prompts)},
         "seeds": [0, 1],
-        "scores": scores,
-        "differences": differences,
-        "ratios": ratios,
+        "scorer": "examiner",
         "score_info": SCORE_INFO,
+        **analyse(rows, frozen, infos, variants, quality="artifact", motion_kept=0.9),
         "settings": {"steps": 20, "cfg": 3.0, "shift": 3.0},
-        "hashes": {"base": "4f1c9a7be2d03356", **{model: content_id("weights", model) for model in models[1:]}},
+        "hashes": {"base": "4f1c9a7be2d03356", **{v.name: content_id("weights", v.name) for v in variants[1:]}},
     }
+
+
+def add_judge(project: Project, answers: dict[str, list[Answer]]) -> None:
+    """Store what a judge says that is right three times in four and knows when, and measure it."""
+    rng = stream("test", "judge")
+    events = []
+    for pair_id, found in answers.items():
+        for place, answer in enumerate(found):
+            right = rng.uniform() < 0.75
+            said: Answer = answer if right else ("b" if answer == "a" else "a")
+            sure = float(np.clip((0.85 if right else 0.6) + 0.1 * rng.normal(), 0, 1))
+            event = AnswerEvent(pair_id, place, said, "ok", "judge", "vlm:test", 1.0, *GRID.bounds_s(place), sure)
+            events.append(event)
+    with LabelStore.open(project.labels_database) as store:
+        store.append(events)
+    agreement(project, 1.0, "simulated")
+
+
+def add_study(project: Project, models: list[str]) -> None:
+    """Write what three people said who prefer the later model two times in three, and its results."""
+    folder = project.evaluation("held-out")
+    rows = read_table(folder / "scores.parquet")
+    samples = {
+        (row["model"], row["prompt_id"], row["seed"]): Take(row["model"], row["seed"], row["video"], row["video"])
+        for row in rows
+    }
+    prompts = {row["prompt_id"]: row["prompt"] for row in rows}
+    items = plan_items(samples, prompts, models, QUESTIONS, StudySettings())
+    plan = Plan("held-out", QUESTIONS, {item.item_id: item for item in items}, {})
+    rng = stream("test", "study")
+    events = [
+        AnswerEvent(
+            item.item_id,
+            place,
+            "tie" if item.kind != "models" or rng.uniform() < 0.3 else "b" if rng.uniform() < 0.67 else "a",
+            "ok",
+            "person",
+            person,
+            1.0,
+            0.0,
+            1.0,
+            dwell_s=4.0,
+            shown_first="a" if rng.uniform() < 0.5 else "b",
+        )
+        for person in ("one", "two", "three")
+        for item in items
+        for place in range(len(QUESTIONS))
+    ]
+    stored = [StoredEvent(number, 0, 0.0, event) for number, event in enumerate(events, start=1)]
+    write_json(folder / "study.json", results_of(answers_of(plan, stored)))
 
 
 def make_project(
@@ -264,8 +317,11 @@ def make_project(
     project = Project(root)
     write_text(project.settings_file, dump_settings(Settings(seed=7), only_changed=True))
     add_clips(project, pairs, captions or {})
-    add_labels(project, add_pairs(project, pairs, captions or {}))
+    answers = add_pairs(project, pairs, captions or {})
+    add_labels(project, answers)
+    add_judge(project, answers)
     for place, name in enumerate(runs):
         add_run(project, name, gain=1.0 - 0.4 * place)
     add_evaluation(project, list(runs), prompt=prompt)
+    add_study(project, ["base", *runs])
     return project

@@ -18,7 +18,7 @@ from densedpo.store.files import read_json, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table, write_table
 
-SECTIONS = ("summary", "audit", "pairs", "training", "evaluation", "provenance")
+SECTIONS = ("summary", "audit", "judges", "pairs", "training", "evaluation", "study-1", "provenance")
 PAYLOAD = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 
 
@@ -65,9 +65,10 @@ def test_every_section_player_and_figure_is_there(whole: Project) -> None:
     assert page.with_class("missing") == 0
     figures = json.loads(page.text[page.text.index('[{"id"') :].strip())
     assert {figure["id"] for figure in figures} <= set(page.ids)
-    assert {"audit-segments", "train-errors-0", "train-errors-1", "train-margins", "differences-0", "plane-0-0"} <= set(
-        page.ids
-    )
+    trained = {"audit-segments", "train-errors-0", "train-errors-1", "train-margins", "judge-confidence"}
+    evaluated = {"differences-0", "plane-0-0", "curves-0", "properties-0", "study-bars-0-0", "study-bars-0-2"}
+    assert trained | evaluated <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_everything_the_page_asks_for_lies_in_its_folder(whole: Project) -> None:
@@ -126,7 +127,9 @@ def test_a_second_report_takes_over_the_videos_and_says_the_same(
 
 def commands(project: Project) -> list[str]:
     page = Page(build_report(project))
-    assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
+    assert [name for name in page.ids if name in SECTIONS] == [
+        name for name in SECTIONS if name not in ("judges", "study-1")
+    ]
     return [line.strip() for line in page.text.splitlines() if "densedpo " in line and "report" not in line]
 
 
@@ -192,6 +195,14 @@ def test_unusable_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="densedpo evaluate"):
         build_report(project)
     shutil.rmtree(project.evaluations)
+    write_json(project.evaluation("broken") / "study.json", {"questions": []})
+    with pytest.raises(ProjectError, match="densedpo study results"):
+        build_report(project)
+    shutil.rmtree(project.evaluations)
+    write_json(project.accuracy_file, {"judges": [{}]})
+    with pytest.raises(ProjectError, match="densedpo label agreement"):
+        build_report(project)
+    project.accuracy_file.unlink()
     write_json(project.snapshots / "latest.json", {"id": "gone"})
     with pytest.raises(LabelError, match="densedpo label freeze"):
         build_report(project)
