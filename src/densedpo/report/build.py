@@ -26,6 +26,7 @@ from densedpo.report.media import Shelf
 from densedpo.report.pairs import Pairs, read_pairs
 from densedpo.report.plots import Figure, audit_figure
 from densedpo.report.provenance import read_provenance
+from densedpo.report.rankings import compare_rankings
 from densedpo.report.render import render
 from densedpo.report.study import Study, read_studies
 from densedpo.report.training import Run, read_runs
@@ -73,7 +74,7 @@ def build_report(project: Project) -> Path:
             "accuracy": accuracy,
             "judge_figure": reliability_figure(accuracy) if accuracy else None,
             "studies": studies,
-            "rankings": [],
+            "rankings": compare_rankings(project, evaluations),
             "provenance": read_provenance(project, settings, pairs, runs, evaluations),
         }
         _copy_assets(folder)
