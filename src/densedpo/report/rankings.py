@@ -43,7 +43,8 @@ def _alike(one: Evaluation, other: Evaluation) -> bool:
 
 def _compare(project: Project, truth: Evaluation, found: Evaluation) -> Compared:
     known, other = (read_table(project.evaluation(one.name) / "scores.parquet") for one in (truth, found))
-    said, agreeing, compared = [], 0, 0
+    said: list[str] = []
+    agreeing = compared = 0
     for score in found.info:
         against = truth.motion if score == found.motion else _quality(truth)
         direction = found.info[score]["better"]

@@ -40,11 +40,11 @@ def test_what_ranks_alike_and_what_does_not_is_said(tmp_path: Path) -> None:
     project = Project(tmp_path)
     write_scores(project, "truth", gain=0.2)
     write_scores(project, "alike", gain=0.1)
-    write_scores(project, "upside down", gain=-0.1)
+    write_scores(project, "upside-down", gain=-0.1)
     found = compare_rankings(
-        project, [named("truth", "examiner"), named("alike", "frames"), named("upside down", "frames")]
+        project, [named("truth", "examiner"), named("alike", "frames"), named("upside-down", "frames")]
     )
-    assert [(one.found, one.agreeing, one.compared) for one in found] == [("alike", 2, 2), ("upside down", 1, 2)]
+    assert [(one.found, one.agreeing, one.compared) for one in found] == [("alike", 2, 2), ("upside-down", 1, 2)]
     assert any("ranks base above dense" in sentence for sentence in found[1].sentences)
 
 
