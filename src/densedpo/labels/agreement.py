@@ -70,7 +70,8 @@ def agreement_of(events: Sequence[AnswerEvent], gold: Gold, segment_s: float) ->
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """Return the measures as lines for people."""
-    lines = [f"{item['name']}: {told(item)}" for item in [*found["agreement"], *found["against_judges"]]]
+    lines = [f"{item['name']}: {told(item)}" for item in found["agreement"]]
+    lines += [f"{item['name']}: {told(item)}" for item in found["against_judges"] if item["n"]]
     lines += [f"{' and '.join(item['people'])}: {item['name']}: {told(item)}" for item in found["couples"]]
     names = {
         "gold": "accuracy on known answers", "self_consistency": "self-consistency", "first_rate": "first side chosen",
