@@ -19,16 +19,22 @@ class ScorerName(StrEnum):
     examiner = "examiner"
 
 
-@verb(app, "evaluate", sections=("", "sample"))
+@verb(app, "evaluate", sections=("", "sample", "evaluate"))
 def evaluate(
     call: Call,
     run: Annotated[list[str] | None, typer.Option(help="Run to compare with the base; repeat for several.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompt file.", show_default="the miniature's held-out")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompt file, or a set from `prompts list`.", show_default="the miniature's held-out"),
+    ] = None,
     scorer: Annotated[ScorerName, typer.Option(help="examiner needs captions of the miniature world.")] = (
         ScorerName.frames
     ),
     name: Annotated[
         str | None, typer.Option(help="Name of the evaluation.", show_default="evaluation, or videos with --videos")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Do the i-th of n parts, for example 2/4; the last one done writes the summary.")
     ] = None,
     videos: Annotated[
         Path | None, typer.Option(help="Score this folder of video files instead, without a model.")
@@ -37,6 +43,7 @@ def evaluate(
 ) -> Any:
     """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality.
 
+    --scales and --every-checkpoint draw each run as a curve. Several machines may share the work with --shard.
     With --videos DIR: scores of every video file below DIR, no model needed. Speeds are in px of each file.
     """
     if videos is not None:
@@ -45,7 +52,8 @@ def evaluate(
         settings = call.settings
         return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
     from densedpo.errors import ConfigError
-    from densedpo.evaluation.prompts import load_prompts
+    from densedpo.evaluation.pool import parse_shard
+    from densedpo.evaluation.prompts import find_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation
     from densedpo.evaluation.scorers import FrameScorer
     from densedpo.miniworld.scorer import ExaminerScorer
@@ -53,8 +61,9 @@ def evaluate(
     from densedpo.training.run import finished_runs
 
     if prompts is None and call.settings.model != "miniature":
-        raise ConfigError("--prompts FILE is needed: only the miniature brings prompts of its own")
-    chosen = load_prompts(prompts) if prompts else held_out_prompts()
+        raise ConfigError("--prompts is needed: give a file, or a set from `densedpo prompts list`")
+    part = parse_shard(shard) if shard else None
+    chosen, prompt_set = find_prompts(prompts) if prompts else (held_out_prompts(), "miniature, held out")
     runs = run or finished_runs(call.project)
     return run_evaluation(
         call.project,
@@ -63,4 +72,6 @@ def evaluate(
         chosen,
         FrameScorer() if scorer == "frames" else ExaminerScorer(),
         name or "evaluation",
+        prompt_set=prompt_set,
+        shard=part,
     )

@@ -39,17 +39,17 @@ def train(
 def sample(
     call: Call,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; repeat for several.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompt file: .txt, .csv or .jsonl.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompt file, or a set from `prompts list`.")] = None,
     run: Annotated[str | None, typer.Option(help="Run whose weights are used; the base model by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the videos.", show_default="PROJECT/samples/RUN")] = None,
 ) -> Any:
     """Sample videos for prompts, from the base model or a run."""
     from densedpo.errors import ConfigError
-    from densedpo.evaluation.prompts import load_prompts, make_prompts
+    from densedpo.evaluation.prompts import find_prompts, make_prompts
     from densedpo.evaluation.sampling import resolve_sampling, sample_videos
     from densedpo.models.load import load_tuned
 
-    chosen = make_prompts(prompt or []) + (load_prompts(prompts) if prompts else [])
+    chosen = make_prompts(prompt or []) + (find_prompts(prompts)[0] if prompts else [])
     if not chosen:
         raise ConfigError("no prompt; give --prompt TEXT or --prompts FILE")
     settings, name = call.settings, run or "base"
@@ -57,7 +57,7 @@ def sample(
     model = load_tuned(
         settings.model, tuned, revision=settings.revision, device=settings.device, dtype=settings.sample.dtype
     )
-    folder = out or call.project.root / "samples" / name
+    folder = out or call.project.samples / name
     recipe = resolve_sampling(settings.sample, model.defaults)
     videos = sample_videos(model, chosen, recipe, folder, name)
     return {"folder": str(folder), "videos": [str(video.path) for video in videos], "count": len(videos)}

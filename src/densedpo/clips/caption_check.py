@@ -75,10 +75,24 @@ def read_answer(text: str) -> Verdict:
     return Verdict(word if word in ("yes", "no") else "unclear", reason)  # type: ignore[arg-type]
 
 
-def check_captions(captions: Iterable[str], settings: FilterSettings, cache: Path) -> dict[str, Verdict]:
+def check_captions(
+    captions: Iterable[str],
+    settings: FilterSettings,
+    cache: Path,
+    *,
+    question: str | None = None,
+    version: int = PROMPT_VERSION,
+) -> dict[str, Verdict]:
     """Return a verdict for every caption; what is not in ``cache`` yet is asked, several at a time.
 
     An answer is stored as soon as it is there; failures are not, so that the next call asks again.
+
+    Args:
+        captions: what is asked about.
+        settings: who is asked.
+        cache: folder of the answers.
+        question: what is asked; by default ``PROMPT``.
+        version: of the question's wording.
 
     Raises:
         ConfigError: if the client is not installed, the service refuses the key, the model or the request as such, or
@@ -86,8 +100,10 @@ def check_captions(captions: Iterable[str], settings: FilterSettings, cache: Pat
     """
     verdicts: dict[str, Verdict] = {}
     asked: list[str] = []
+    wording = PROMPT if question is None else question
+    key = ("caption", version, wording, settings.caption_model)
     for caption in dict.fromkeys(captions):
-        stored = _file(cache, settings, caption)
+        stored = _file(cache, key, caption)
         if stored.exists():
             said = read_object(stored)
             verdicts[caption] = Verdict(said["answer"], said["reason"])
@@ -100,7 +116,7 @@ def check_captions(captions: Iterable[str], settings: FilterSettings, cache: Pat
     # as a plain loop over ``map`` ends only when all threads do, what is not begun is dropped on an error
     pool = ThreadPoolExecutor(settings.caption_parallel)
     try:
-        answers = pool.map(lambda caption: _ask(client, settings, caption), asked)
+        answers = pool.map(lambda caption: _ask(client, settings, wording, caption), asked)
         for caption, verdict in track(zip(asked, answers, strict=True), "asking about captions", total=len(asked)):
             verdicts[caption] = verdict
             failures = failures + 1 if verdict.answer == "failed" else 0
@@ -110,15 +126,15 @@ def check_captions(captions: Iterable[str], settings: FilterSettings, cache: Pat
                     f"({verdict.reason}); start the service or correct the address, then repeat the command"
                 )
             if verdict.answer != "failed":
-                facts = {"caption": caption, "model": settings.caption_model, "prompt_version": PROMPT_VERSION}
-                write_json(_file(cache, settings, caption), asdict(verdict) | facts)
+                facts = {"caption": caption, "model": settings.caption_model, "prompt_version": version}
+                write_json(_file(cache, key, caption), asdict(verdict) | facts)
     finally:
         pool.shutdown(cancel_futures=True)
     return verdicts
 
 
-def _file(cache: Path, settings: FilterSettings, caption: str) -> Path:
-    return cache / f"{content_id('caption', PROMPT_VERSION, PROMPT, settings.caption_model, caption)}.json"
+def _file(cache: Path, key: tuple[str | int | None, ...], caption: str) -> Path:
+    return cache / f"{content_id(*key, caption)}.json"
 
 
 def _client(settings: FilterSettings) -> OpenAI:
@@ -133,7 +149,7 @@ def _client(settings: FilterSettings) -> OpenAI:
     return OpenAI(base_url=settings.caption_endpoint, api_key=key, timeout=settings.caption_timeout_s, max_retries=3)
 
 
-def _ask(client: OpenAI, settings: FilterSettings, caption: str) -> Verdict:
+def _ask(client: OpenAI, settings: FilterSettings, wording: str, caption: str) -> Verdict:
     import json
 
     from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -142,7 +158,7 @@ def _ask(client: OpenAI, settings: FilterSettings, caption: str) -> Verdict:
         reply = client.chat.completions.create(
             model=str(settings.caption_model),
             messages=[
-                {"role": "system", "content": PROMPT},
+                {"role": "system", "content": wording},
                 {"role": "user", "content": json.dumps(caption, ensure_ascii=False)},
             ],
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from densedpo.errors import ConfigError
-from densedpo.evaluation.prompts import load_prompts, make_prompts, prompts_digest
+from densedpo.evaluation.prompts import find_prompts, load_prompts, make_prompts, prompts_digest, shipped_sets
 
 
 def test_repeated_prompts_are_kept_once_in_order() -> None:
@@ -28,6 +28,12 @@ def test_digest_is_of_texts_in_order() -> None:
         ("p.txt", "\ufeffa cat\n\na dog\na cat\n"),
         ("p.csv", "n,prompt\n1,a cat\n2,a dog\n3,a cat\n"),
         ("p.csv", "caption\na cat\na dog\n"),
+        ("p.csv", "index,prompt_en,dimension\n0,a cat,x\n1,a dog,y\n"),
+        ("p.json", '[{"prompt_en": "a cat", "dimension": ["color"]}, {"prompt_en": "a dog"}, {"prompt_en": "a cat"}]'),
+        ("p.json", '[{"index": "0001", "prompt": "a cat", "subject": "cat"}, {"index": "0002", "prompt": "a dog"}]'),
+        ("p.json", '["a cat", "a dog"]'),
+        ("p.json", '{"version": 1, "prompts": [{"text": "a cat"}, "a dog"]}'),
+        ("p.jsonl", '{"prompt": "a cat"}\n\n{"caption": "a dog"}\n'),
         ("p.jsonl", '{"prompt": "a cat"}\n{"caption": "a dog"}\n{"prompt": "a cat"}\n'),
     ],
 )
@@ -40,3 +46,32 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("\n \n")
     with pytest.raises(ConfigError, match="holds no prompt"):
         load_prompts(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("p.json", '{"rows": ["a"]}', "expected a list"),
+        ("p.json", "[3]", "entry 1"),
+        ("p.json", '[{"prompt": 3}]', "no column named prompt"),
+        ("p.json", "[" * 200_000, "JSON"),
+        ("p.jsonl", '"a"\n{"prompt": "b"}\nx', "line 3"),
+    ],
+)
+def test_what_is_no_prompt_file_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_prompts(tmp_path / name)
+
+
+def test_the_shipped_set_is_found_by_name(tmp_path: Path) -> None:
+    found, name = find_prompts("densedpo-motion-48")
+    assert name == "densedpo-motion-48" in shipped_sets()
+    assert len(found) == len({prompt.text.casefold() for prompt in found}) == 48
+    assert all(50 < len(prompt.text) < 200 and prompt.text.endswith(".") for prompt in found)
+    # numbers are compared across versions by this: a change of a prompt is a new set with a new name
+    assert prompts_digest(found) == "bf68f9468378070d"
+    (tmp_path / "mine.txt").write_text("a cat\n")
+    assert find_prompts(str(tmp_path / "mine.txt")) == (make_prompts(["a cat"]), "mine.txt")
+    with pytest.raises(ConfigError, match="densedpo-motion-48"):
+        find_prompts("densedpo-motion-49")
