@@ -132,6 +132,7 @@ def _numbers(
                 "differences": evaluation.differences,
                 "rule": evaluation.rule,
                 **{part: evaluation.part(part) for part in _EVALUATION_PARTS},
+                "suites": {suite.name: asdict(suite) for suite in evaluation.suites},
             }
             for evaluation in evaluations
         },

@@ -6,13 +6,14 @@ Input: ``evals/NAME/summary.json``, ``scores.parquet`` and the sample videos. Th
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from densedpo.errors import ProjectError
 from densedpo.keys import content_id
 from densedpo.observe import track, warn
 from densedpo.report.media import Shelf, Shown
+from densedpo.report.suites import SuiteScores, read_suites
 from densedpo.report.text import capitalised
 from densedpo.store.files import inside, read_json
 from densedpo.store.project import Project
@@ -41,6 +42,7 @@ class Evaluation:
     summary: dict[str, Any]
     samples: list[Sample]
     rule: str
+    suites: list[SuiteScores] = field(default_factory=list)
 
     @property
     def models(self) -> list[str]:
@@ -133,7 +135,8 @@ def read_evaluations(project: Project, shelf: Shelf) -> list[Evaluation]:
         rows = read_table(path.with_name("scores.parquet"))
         plain = Evaluation(path.parent.name, summary, [], "")
         samples, rule = _samples(plain, rows, project, shelf)
-        evaluations.append(Evaluation(path.parent.name, summary, samples, rule))
+        suites = read_suites(project, path.parent.name)
+        evaluations.append(Evaluation(path.parent.name, summary, samples, rule, suites))
     return evaluations
 
 

@@ -30,7 +30,7 @@ from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.snapshot import freeze
 from densedpo.labels.store import LabelStore, StoredEvent
 from densedpo.miniworld.scenes import FPS, NUM_FRAMES, SIZE_PX, draw_scene, render, subjects
-from densedpo.store.files import write_json, write_text
+from densedpo.store.files import read_json, write_json, write_text
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, write_table
 
@@ -255,6 +255,24 @@ def _summary(rows: list[Row], frozen: list[Row], variants: list[Variant], prompt
     }
 
 
+def add_suite(project: Project) -> None:
+    """Have a stand-in for an outside suite score the videos: how bright they are."""
+    folder = project.evaluation("held-out")
+    scores = {model: found["artifact"] for model, found in read_json(folder / "summary.json")["scores"].items()}
+    suite = {
+        "suite": "brightness",
+        "version": "1",
+        "compared": 12,
+        "failed": [],
+        "notes": ["A stand-in."],
+        "models": list(scores),
+        "score_info": {"bright": {"label": "brightness", "unit": "", "better": "neither", "sentence": "Mean luma."}},
+        "scores": {model: {"bright": found} for model, found in scores.items()},
+        "differences": {model: {"bright": None} for model in scores if model != "base"},
+    }
+    write_json(folder / "suite_brightness.json", suite)
+
+
 def add_judge(project: Project, answers: dict[str, list[Answer]]) -> None:
     """Store what a judge says that is right three times in four and knows when, and measure it."""
     rng = stream("test", "judge")
@@ -323,5 +341,6 @@ def make_project(
     for place, name in enumerate(runs):
         add_run(project, name, gain=1.0 - 0.4 * place)
     add_evaluation(project, list(runs), prompt=prompt)
+    add_suite(project)
     add_study(project, ["base", *runs])
     return project

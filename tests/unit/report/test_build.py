@@ -7,6 +7,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.unit.report.project_maker import add_clips, add_evaluation, add_pairs, add_run, make_project
@@ -19,6 +20,7 @@ from densedpo.store.project import Project
 from densedpo.store.tables import read_table, write_table
 
 SECTIONS = ("summary", "audit", "judges", "pairs", "training", "evaluation", "study-1", "provenance")
+EMPTY = {"models": [{"name": "base"}], "prompts": [], "seeds": [], "scores": {}, "differences": {}, "score_info": {}}
 PAYLOAD = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'
 
 
@@ -63,6 +65,7 @@ def test_every_section_player_and_figure_is_there(whole: Project) -> None:
     assert page.with_class("player") == 6 + 6 + 4  # pairs, samples by hash, best and worst of two runs
     assert page.with_class("segment") == 6 * 4
     assert page.with_class("missing") == 0
+    assert "brightness" in page.text
     figures = json.loads(page.text[page.text.index('[{"id"') :].strip())
     assert {figure["id"] for figure in figures} <= set(page.ids)
     trained = {"audit-segments", "train-errors-0", "train-errors-1", "train-margins", "judge-confidence"}
@@ -197,6 +200,12 @@ def test_unusable_files_are_one_clear_line(tmp_path: Path) -> None:
     shutil.rmtree(project.evaluations)
     write_json(project.evaluation("broken") / "study.json", {"questions": []})
     with pytest.raises(ProjectError, match="densedpo study results"):
+        build_report(project)
+    shutil.rmtree(project.evaluations)
+    write_json(project.evaluation("whole") / "summary.json", EMPTY)
+    write_table(project.evaluation("whole") / "scores.parquet", [], pa.schema([("model", pa.string())]))
+    write_json(project.evaluation("whole") / "suite_vbench.json", {"suite": "vbench"})
+    with pytest.raises(ProjectError, match="densedpo score"):
         build_report(project)
     shutil.rmtree(project.evaluations)
     write_json(project.accuracy_file, {"judges": [{}]})
