@@ -190,7 +190,9 @@ def label_freeze(
     source: SourceOption = None,
     author: AuthorOption = None,
     rule: Annotated[ConsensusRule, typer.Option(help="How several answers become one label.")] = ConsensusRule.reviewer,
-    keep_flagged: Annotated[bool, typer.Option(help="Count answers of flagged people too.")] = False,
+    keep_flagged: Annotated[
+        bool, typer.Option(help="Count answers of flagged people and of untrusted judges too.")
+    ] = False,
 ) -> Any:
     """Freeze the current answers of one source into a snapshot, which is what training reads.
 

@@ -107,13 +107,14 @@ def freeze(
         rule: how several answers to one question become one label (labels/rules.py).
         author: whose answers alone count; needed where several judges have answered.
         confidence: what weight a judge's preferences get (labels/calibration.py); people's and simulated ones weigh 1.
-        keep_flagged: whether answers count of people whose answers raise a flag (labels/quality.py).
+        keep_flagged: whether answers count of people whose answers raise a flag (labels/quality.py), and answers that
+            are not trusted, as of a judge that failed its self-test; the snapshot then says whose (``untrusted``).
 
     Raises:
         LabelError: if there is nothing to freeze, the choice is ambiguous or an answer lies outside its clip.
     """
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
-    events = selected_answers(project, pairs, source, segment_s, author)
+    events = selected_answers(project, pairs, source, segment_s, author, keep_untrusted=keep_flagged)
     answers = [event for event in current_answers(project.label_store) if event.segment_s == events[0].segment_s]
     gold = load_gold(project, events[0].segment_s)
     flagged = {person.author: person.flags for person in people_quality(answers, gold) if person.flags}
@@ -125,6 +126,7 @@ def freeze(
     events = [event for event in events if event.author not in left_out]
     if not events:
         raise LabelError(f"all answers are by flagged people ({', '.join(left_out)}); look, or freeze --keep-flagged")
+    doubted = _untrusted(answers, events)
     events, weights, weighing = _weighed(project, events, confidence)
     decide = decider(rule, gold_accuracy(answers, gold))
     rows = snapshot_rows(pairs, events, lambda given: with_weights(decide(given), weights))
@@ -140,6 +142,7 @@ def freeze(
         "left_out_rule": FLAG_RULES if left_out else "",
         "events": len(events),
         **weighing,
+        **doubted,
     }
     digest = _digest(rows, metadata)
     path = project.snapshots / f"{digest[:_ID_LENGTH]}.parquet"
@@ -159,6 +162,13 @@ def freeze(
         rule=rule,
         left_out=tuple(left_out),
     )
+
+
+def _untrusted(stored: Sequence[AnswerEvent], counted: Sequence[AnswerEvent]) -> dict[str, list[str]]:
+    """Return whose answers count although they are stored as untrusted; nothing where there are none."""
+    trusted = {event for event in stored if event.trusted}
+    authors = sorted({event.author for event in counted if event not in trusted})
+    return {"untrusted": authors} if authors else {}
 
 
 def snapshot_rows(pairs: Sequence[Row], events: Sequence[AnswerEvent], decide: Decide = reviewer_first) -> list[Row]:

@@ -19,7 +19,8 @@ def status(project: Project, segment_s: float) -> dict[str, Any]:
 
     ``labelled_segments`` and ``unlabelled_segments`` count segments of the pairs table on the grid of ``segment_s``
     seconds, by anyone's usable answer; ``authors`` has one entry per (source, author, segment length) over what counts
-    now; ``events`` counts the whole history; ``seconds_since_last`` is None before the first answer.
+    now, and ``untrusted_answers`` are those of it that never become labels; ``events`` counts the whole history;
+    ``seconds_since_last`` is None before the first answer.
     """
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     segments = {(pair["pair_id"], segment) for pair in pairs for segment in range(_num_segments(pair, segment_s))}
@@ -42,6 +43,7 @@ def status(project: Project, segment_s: float) -> dict[str, Any]:
         "unlabelled_segments": len(segments) - len(labelled),
         "labelled_whole_clips": len(whole),
         "unlabelled_pairs": len(pairs) - len({pair_id for pair_id, _ in labelled} | whole),
+        "untrusted_answers": sum(not event.trusted for event in current),
         "events": history,
         "seconds_since_last": None if last_s is None else max(0.0, time.time() - last_s),
         "authors": _by_author(current),
