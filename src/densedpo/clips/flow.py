@@ -77,9 +77,9 @@ def changed_places(before: NDArray[np.uint8], after: NDArray[np.uint8], size: tu
     return cv2.resize(near(change > STILL_LEVELS), size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
 
-def smooth_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Map:
-    """Return the absolute change of luma in 8-bit levels, averaged over a pixel or two so that noise falls out."""
-    return np.abs(cv2.GaussianBlur(after.astype(np.float32) - before, (0, 0), 1.0))
+def smooth_change(before: NDArray[np.uint8], after: NDArray[np.uint8], blur_px: float = 1.0) -> Map:
+    """Return the absolute change of luma in 8-bit levels, blurred (sigma) so that noise falls out."""
+    return np.abs(cv2.GaussianBlur(after.astype(np.float32) - before, (0, 0), blur_px))
 
 
 def near(places: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ _UNEXPLAINED_LEVELS = 8.0
 _LEAST_CHANGED = 2e-3
 _AROUND_PX = (31, 31)
 _EDGE_PX = 4
+_FINE_PX = 0.7  # more makes things grow, less lets noise in
 _FILL_SHARE = 0.4
 _SLACK_PX, _SLACK_SHARE = 0.5, 0.05
 _GRAIN = np.ones((2, 2), np.uint8)
@@ -115,7 +116,7 @@ def _standing(shape: tuple[int, ...]) -> Between:
 def _moving(before: Luma, after: Luma, flow: Map, camera: Map) -> tuple[Places, float]:
     """Return the places of ``before`` that move beside the camera, and the share of them that flow cannot explain."""
     followed, carried = follow(after, flow), follow(after, camera) if camera.any() else after
-    gain = smooth_change(before, carried) - smooth_change(before, followed)
+    gain = smooth_change(before, carried, _FINE_PX) - smooth_change(before, followed, _FINE_PX)
     evidence = _filled(_without_grain(gain > STILL_LEVELS))
     stays = _stays(camera)
     changed = _detail_change(before, carried, stays) > _UNEXPLAINED_LEVELS

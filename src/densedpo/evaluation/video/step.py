@@ -21,7 +21,6 @@ COVERAGE_LIMIT = 0.75  # below it likewise
 SLOWEST_SHARE = 0.02  # of the short side, a second: less is not counted as moving
 _RIM_PX = 3  # from a moving thing's outline, flow is mixed with the ground's
 _RIM = np.ones((2 * _RIM_PX + 1, 2 * _RIM_PX + 1), np.uint8)
-_BLEED = np.ones((2, 2), np.uint8)  # half a pixel on every side: by so much the smoothing of changes makes a thing grow
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ def step(
         seconds: how long this step and the last one took.
         per_px: (x, y) pixels of the file to a pixel of the flow.
     """
-    things = _shrunk(now.leaving if last is None else now.leaving & last.arrived, _BLEED)
+    # without a step before, ground that will be covered shows only by flow there and back that does not meet
+    things = now.leaving & (now.consistent if last is None else last.arrived)
     camera = now.camera * (per_px / seconds[0])
     velocity = over(camera, _settled(now.forward, things) * (per_px / seconds[0]), things)
     speed = _length(velocity)
@@ -115,7 +115,7 @@ def step(
 
 def _settled(flow: Map, things: Places) -> Map:
     """Return ``flow`` with the rim of each thing replaced by the mean of what is inside, nearby."""
-    inside = _shrunk(things, _RIM).astype(np.float32)
+    inside = cv2.erode(things.view(np.uint8), _RIM).astype(np.float32)
     box = (4 * _RIM_PX + 1, 4 * _RIM_PX + 1)
     weight = cv2.blur(inside, box)
     rim = things & (inside == 0) & (weight > 0)
@@ -125,10 +125,6 @@ def _settled(flow: Map, things: Places) -> Map:
     settled = flow.copy()
     settled[rim] = nearby[rim] / weight[rim][:, None]
     return settled
-
-
-def _shrunk(places: Places, kernel: NDArray[np.uint8]) -> Places:
-    return cv2.erode(places.view(np.uint8), kernel).view(np.bool_)
 
 
 def _length(vectors: Map) -> Map:
