@@ -25,7 +25,7 @@ TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PATCH_PX = 8
-LONGEST = 2048
+LONGEST = 16384
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
