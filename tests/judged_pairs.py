@@ -21,15 +21,15 @@ def flickering(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(frames * gain[:, None, None, None], 0, 255).astype(np.uint8)
 
 
-def make_project(root: Path, pairs: int) -> Project:
-    """Return a project of ``pairs`` pairs of 4 segments; side a flickers in pairs of odd number."""
+def make_project(root: Path, pairs: int, *, flickers: str = "ba") -> Project:
+    """Return a project of ``pairs`` pairs of 4 segments; the sides that ``flickers`` names do so in turn."""
     project = Project(root)
     rows = [pair_row(f"p{number:03}") for number in range(pairs)]
     kinds = subjects()
     for number, row in enumerate(rows):
         clean = render(draw_scene(kinds[number % len(kinds)], "judged pairs", number))
-        sides = (clean, flickering(clean))
-        for side, frames in zip("ab", sides if number % 2 == 0 else sides[::-1], strict=True):
-            write_video(project.pairs / row["pair_id"] / f"{side}.mp4", frames, 8.0)
+        for side in "ab":
+            bad = side == flickers[number % len(flickers)]
+            write_video(project.pairs / row["pair_id"] / f"{side}.mp4", flickering(clean) if bad else clean, 8.0)
     write_table(project.pairs_table, rows, PAIR_COLUMNS)
     return project

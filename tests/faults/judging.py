@@ -34,7 +34,7 @@ def make_lazy() -> None:
         done.set_result(None)
         return done
 
-    Replies.keep = later  # type: ignore[method-assign]
+    Replies.keep = later  # type: ignore[method-assign, assignment]
 
 
 def judge(root: Path, url: str, workers: int) -> None:

@@ -42,6 +42,11 @@ class Seated:
     probe: Callable[[], tuple[dict[str, Any], Judge]] | None = None
     batch: Callable[[Judge, Plan], tuple[Judge, BatchSummary]] | None = None
 
+    @property
+    def asked(self) -> int:
+        """Requests sent to the service so far."""
+        return 0 if self.endpoint is None else self.endpoint.meter.calls
+
     def interrupt(self) -> None:
         """End what is being asked at once."""
         if self.endpoint is not None:
@@ -173,8 +178,10 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
             if seated.batch is not None:
                 judge, sent = seated.batch(judge, plan_judging(call.project, judge, segment_s, **how))
             trusted, interrupt = tested["trusted"], seated.interrupt
+            before = seated.asked
             found = judge_pairs(call.project, judge, segment_s, **how, trusted=trusted, interrupt=interrupt)
-            told |= found.as_dict()
+            # questions of segments that were not finished were sent as well
+            told |= found.as_dict() | ({"calls": seated.asked - before} if seated.endpoint is not None else {})
             if sent is not None:
                 told |= {"batch": asdict(sent), "stopped": found.stopped or sent.stopped}
     except (BudgetError, ServiceError) as error:
@@ -188,6 +195,7 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
 
 def _tested(call: Call, seated: Seated) -> tuple[Seated, dict[str, Any]]:
     """Return the judge as it should be asked, and what probe and self-test found; the second needs the first."""
+    from densedpo.labels.judges.probing import with_probe
     from densedpo.labels.judges.selftest import SelfTest, self_test
 
     if seated.probe is None:
@@ -197,4 +205,4 @@ def _tested(call: Call, seated: Seated) -> tuple[Seated, dict[str, Any]]:
     tested = SelfTest(())  # of a judge that cannot see there is nothing to test
     if found["passed"]:
         tested = self_test(call.project, judge, call.settings.label.segment_s)
-    return seated, tested.as_dict() | with_probe(tested, found)
+    return seated, with_probe(tested.as_dict(), found)

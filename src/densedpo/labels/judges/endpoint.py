@@ -21,6 +21,7 @@ from densedpo.labels.judges.base import ServiceError
 from densedpo.labels.judges.ledger import Ledger, Prices
 from densedpo.labels.judges.limits import Gate
 from densedpo.labels.judges.loop import LoopThread
+from densedpo.labels.judges.question import is_malformed
 from densedpo.labels.judges.replies import Replies
 from densedpo.labels.judges.wire import OutputLimit, StructuredMode, reply_of, request_of
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1_000_000
 _MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
+_MOST_GARBLED = 2  # times that a question is asked again because the reply is no answer; models slip now and then
 _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 10.0
 
@@ -166,9 +168,14 @@ class Endpoint:
             self._line.meter.cached += 1
             return known
         reply, cost, calls = Reply("failed"), 0.0, 0
+        garbled = 0
         while calls < self._settings.max_attempts:
             reply, trouble = await self._attempt(question)
             calls, cost = calls + 1, cost + reply.cost
+            if reply.outcome == "ok" and garbled < _MOST_GARBLED and is_malformed(question.schema, reply.text):
+                garbled += 1
+                if calls < self._settings.max_attempts:
+                    continue
             if trouble is None:
                 reply = replace(reply, cost=cost, calls=calls)
                 kept_as = cut_key if reply.outcome == "truncated" else key

@@ -45,10 +45,34 @@ def probed(project: Project, endpoint: Endpoint, settings: JudgeSettings, shown_
     known = kept_probe(project, settings)
     if known is not None:
         return known
-    found = probe(lambda mode: endpoint.with_mode(mode, recall=False), settings, shown_s=shown_s).as_dict()
+    found = _probe(endpoint, settings, shown_s)
+    if not found["checks"][0]["passed"]:  # no answer at all: a refusal, say, which another try may not meet
+        found = _probe(endpoint, settings, shown_s)
     if found["passed"]:
         write_json(project.labels / "judges" / _name(settings), found)
     return found | {"kept": False}
+
+
+def _probe(endpoint: Endpoint, settings: JudgeSettings, shown_s: float) -> dict[str, Any]:
+    return probe(lambda mode: endpoint.with_mode(mode, recall=False), settings, shown_s=shown_s).as_dict()
+
+
+def with_probe(tested: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return a self-test's result with the checks of the probe before its own: a judge must pass both."""
+    checks = [
+        {
+            "name": f"probe {check['name']}",
+            "passed": check["passed"],
+            "applicable": True,
+            "value": float(check["passed"]),
+            "wanted": 1.0,
+            "sentence": check["sentence"],
+        }
+        for check in found["checks"]
+    ]
+    failed = [check["name"] for check in checks if not check["passed"]] + tested["failed"]
+    verdict = {"passed": not failed, "trusted": not failed, "failed": failed}
+    return tested | verdict | {"checks": [*checks, *tested["checks"]], "probe": found}
 
 
 def _name(settings: JudgeSettings) -> str:

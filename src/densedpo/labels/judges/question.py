@@ -75,6 +75,12 @@ def read_answer(text: str, code: str | None = None) -> Said | Malformed:
         return Malformed(str(error))
 
 
+def is_malformed(schema: Mapping[str, Any], text: str) -> bool:
+    """Return whether ``text`` is no answer to a question with ``schema``, which ``answer_schema`` made."""
+    code = schema["properties"].get("code")
+    return isinstance(read_answer(text, code["enum"][0] if code else None), Malformed)
+
+
 def _unwrapped(text: str) -> str:
     if len(text) > _MOST_CHARACTERS:
         raise _MalformedError(f"longer than {_MOST_CHARACTERS} characters")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fake_endpoint import BROKEN, FakeEndpoint, blind
+from tests.fake_endpoint import BROKEN, GARBLED, FakeEndpoint, blind
 from tests.unit.labels.judges.asking import question, settings
 
 from densedpo.errors import ConfigError
 from densedpo.labels.judges.answerer import Reply
 from densedpo.labels.judges.base import ServiceError
 from densedpo.labels.judges.endpoint import Endpoint
+from densedpo.labels.judges.question import is_malformed
 from densedpo.labels.judges.replies import Replies
 
 Open = Callable[..., Endpoint]
@@ -90,6 +91,22 @@ def test_what_the_model_will_not_say_is_an_outcome(opened: Open, kind: str, outc
         assert endpoint.ask(question()).cached
         # more room changes what was cut, and nothing else
         assert endpoint.ask(question(max_output_tokens=500)).cached == (outcome == "refused")
+
+
+@pytest.mark.parametrize("kind", GARBLED)
+def test_a_slip_of_the_model_is_asked_again_and_a_habit_is_not(opened: Open, kind: str) -> None:
+    with FakeEndpoint(blind, {kind: 1.0}) as fake:
+        endpoint = opened(fake)
+        reply = endpoint.ask(question())
+        assert (reply.outcome, reply.calls, fake.calls) == ("ok", 3, 3)
+        assert endpoint.ask(question()).cached
+        assert opened(fake, max_attempts=1).ask(question(1)).calls == 1
+        fake.plan = {kind: 0.3}
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(endpoint.ask, map(question, range(2, 30))))
+        assert 28 < sum(reply.calls for reply in replies) < 50
+        right = sum(not is_malformed(question().schema, reply.text) for reply in replies)
+        assert right >= 25
 
 
 def test_a_failure_is_never_stored_and_asked_again(opened: Open) -> None:

@@ -33,7 +33,7 @@ PAIRS = 10
 NEEDED = PAIRS * SEGMENTS * 2  # questions: both orders
 TEN_PERCENT = {
     "429": 0.01, "429_after": 0.01, "429_date": 0.005, "500": 0.01, "502": 0.01, "reset": 0.01, "reset_mid": 0.01,
-    "html": 0.01, "cut": 0.01, "huge": 0.005, "empty_body": 0.005, "drip": 0.003, "timeout": 0.002,
+    "html": 0.005, "cut": 0.01, "huge": 0.005, "empty_body": 0.005, "drip": 0.003, "timeout": 0.002, "prose": 0.005,
 }  # fmt: skip
 
 
@@ -112,6 +112,7 @@ def test_what_is_no_answer_is_counted_and_never_a_preference(project: Project) -
         assert judged(project, fake).judged == 0
     assert min(summary.outcomes[outcome] for outcome in ("ok", "refused", "truncated", "malformed")) > 0
     assert summary.outcomes["failed"] == 0
+    assert fake.calls <= 3 * NEEDED
     events = current_answers(project.labels_database)
     assert Counter(event.outcome for event in events) == summary.outcomes
     assert all(event.answer is None for event in events if event.outcome != "ok")
@@ -136,7 +137,7 @@ def test_untrusted_answers_say_so(project: Project) -> None:
 
 
 def test_a_spent_budget_stops_and_more_money_goes_on(project: Project) -> None:
-    prices = {"price_input": 10.0, "price_output": 10.0}
+    prices: dict[str, Any] = {"price_input": 10.0, "price_output": 10.0}
     with FakeEndpoint(steady, tokens=(4000, 20), latency_s=0.02) as fake:
         summary = judged(project, fake, budget=1.5, **prices)
         assert "judge.budget" in summary.stopped
