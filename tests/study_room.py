@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,12 @@ def clip(model: str, prompt: int, seed: int, frames: int = 17, size: int = 32) -
 
 
 def make_evaluation(
-    root: Path, models: Sequence[str] = MODELS, prompts: int = 3, seeds: int = 2, name: str = NAME
+    root: Path,
+    models: Sequence[str] = MODELS,
+    prompts: int = 3,
+    seeds: int = 2,
+    text: str = "a red square, take",
+    draw: Callable[[str, int, int], NDArray[np.uint8]] = clip,
 ) -> Project:
     """Write ``evals/NAME`` as ``densedpo evaluate`` leaves it, as far as a study reads it."""
     project, rows = Project(root), list[Row]()
@@ -55,10 +60,10 @@ def make_evaluation(
         for prompt in range(prompts):
             for seed in range(seeds):
                 video = f"videos/{model}/prompt{prompt}-{seed}.mp4"
-                write_video(project.evaluation(name) / video, clip(model, prompt, seed), 8.0)
-                row = {"model": model, "prompt_id": f"prompt{prompt}", "prompt": f"a red square, take {prompt}"}
+                write_video(project.evaluation(NAME) / video, draw(model, prompt, seed), 8.0)
+                row = {"model": model, "prompt_id": f"prompt{prompt}", "prompt": f"{text} {prompt}"}
                 rows.append({**row, "seed": seed, "video": video, "sharpness": 1.0})
-    write_table(project.evaluation(name) / "scores.parquet", rows, COLUMNS)
+    write_table(project.evaluation(NAME) / "scores.parquet", rows, COLUMNS)
     return project
 
 

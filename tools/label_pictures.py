@@ -42,6 +42,11 @@ def make_site(folder: Path, **settings: object) -> Site:
 
 def shoot(page: Page, name: str, *, whole: bool = False) -> None:
     """Save what the page shows as docs/images/label-NAME.webp."""
+    save(page, FOLDER / f"label-{name}.webp", whole=whole)
+
+
+def save(page: Page, file: Path, *, whole: bool = False) -> None:
+    """Save what the page shows, no wider than the guide."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(700)
     image = cv2.imdecode(np.frombuffer(page.screenshot(full_page=whole), np.uint8), cv2.IMREAD_COLOR)
@@ -49,7 +54,7 @@ def shoot(page: Page, name: str, *, whole: bool = False) -> None:
     height = round(image.shape[0] * WIDTH_PX / image.shape[1])
     if image.shape[1] > WIDTH_PX:
         image = cv2.resize(image, (WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(FOLDER / f"label-{name}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 82])
+    cv2.imwrite(str(file), image, [cv2.IMWRITE_WEBP_QUALITY, 82])
 
 
 def press(page: Page, keys: str) -> None:

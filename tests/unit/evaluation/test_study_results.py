@@ -16,7 +16,7 @@ from tests.study_room import MODELS, NAME, make_evaluation, open_room
 
 from densedpo.config_study import StudySettings
 from densedpo.errors import ProjectError
-from densedpo.evaluation.study.export import SCHEMA, export_study
+from densedpo.evaluation.study.export import SCHEMA, Form, export_study
 from densedpo.evaluation.study.plan import Item, Plan, Take, plan_items, write_plan
 from densedpo.evaluation.study.questions import QUESTIONS
 from densedpo.evaluation.study.rates import net_win
@@ -251,8 +251,9 @@ def test_results_are_written_and_the_same_again(answered: Project) -> None:
 
 
 def test_exports_hold_every_answer_with_the_models_names(answered: Project, tmp_path: Path) -> None:
-    for form in ("csv", "jsonl", "parquet"):
-        assert export_study(answered, NAME, tmp_path / f"out.{form}", form) == 32  # type: ignore[arg-type]
+    forms: tuple[Form, ...] = ("csv", "jsonl", "parquet")
+    for form in forms:
+        assert export_study(answered, NAME, tmp_path / f"out.{form}", form) == 32
     text = (tmp_path / "out.csv").read_text(encoding="utf-8")
     from_csv = list(csv.DictReader(text.splitlines()))
     from_lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
