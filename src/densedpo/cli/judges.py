@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ class JudgeName(StrEnum):
     metric = "metric"
     vlm = "vlm"
     reward = "reward"
+    local = "local"
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,31 @@ def _reward(call: Call) -> Iterator[Seated]:
         )
 
 
+@contextmanager
+def _local(call: Call) -> Iterator[Seated]:
+    import torch
+
+    from densedpo.errors import ConfigError
+    from densedpo.labels.judges.local import LocalAnswerer
+    from densedpo.labels.judges.vlm import VlmJudge
+    from densedpo.models.load import resolve_device
+    from densedpo.models.vision_language import load_vision_language
+
+    settings = call.settings.judge
+    if settings.model is None:
+        raise ConfigError("judge.model: give the folder or hub name of a vision-language model")
+    device = resolve_device(call.settings.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = load_vision_language(settings.model, device=device, dtype=dtype)
+    name = Path(settings.model).name if Path(settings.model).is_dir() else settings.model
+    yield Seated(VlmJudge(LocalAnswerer(name, model), settings, kind="local", structured="text"))
+
+
 JUDGES: dict[JudgeName, Callable[[Call], AbstractContextManager[Seated]]] = {
     JudgeName.metric: _metric,
     JudgeName.vlm: _vlm,
     JudgeName.reward: _reward,
+    JudgeName.local: _local,
 }
 
 
@@ -141,6 +164,7 @@ def label_judge(
     metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
     vlm: a vision-language model behind any OpenAI-compatible service; needs --base-url and --model.
     reward: a video reward model in an environment of its own; needs --reward-command (densedpo doctor --setup list).
+    local: a vision-language model in this process (Qwen-VL); needs --model, a folder or hub name.
     """
     from densedpo.labels.judges.estimate import estimate as estimate_of
     from densedpo.labels.judges.ledger import Prices
