@@ -134,6 +134,16 @@ def test_a_batch_whose_start_nobody_heard_of_is_found(service: FakeBatches, tmp_
     assert batches.summary.answered == 11
 
 
+def test_without_looking_it_would_be_paid_for_twice(
+    service: FakeBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchService, "find", lambda *_: None)
+    service.trouble["POST batches"] = ["lost"]
+    with opened(service, tmp_path) as (batches, judge):
+        batches.fill(asked_by(judge))
+    assert len(service.batches) == 2
+
+
 def test_troubles_that_pass_are_survived(service: FakeBatches, tmp_path: Path) -> None:
     service.trouble = {
         "POST files": ["500"],
