@@ -83,7 +83,7 @@ def watched(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watche
 @pytest.mark.parametrize("watched", [("light", "desk"), ("dark", "desk"), ("light", "phone")], indirect=True)
 def test_the_whole_page_is_quiet_and_fits(watched: Watched, index: Path) -> None:
     page = watched.open(index)
-    for section in ("summary", "audit", "pairs", "training", "evaluation", "provenance"):
+    for section in ("summary", "audit", "judges", "pairs", "training", "evaluation", "study-1", "provenance"):
         page.locator(f"#{section}").scroll_into_view_if_needed()
         assert page.locator(f"#{section}").is_visible()
         page.wait_for_timeout(150)
