@@ -57,13 +57,13 @@ def evaluate(
     from densedpo.evaluation.run import evaluate as run_evaluation
     from densedpo.evaluation.scorers import FrameScorer
     from densedpo.miniworld.scorer import ExaminerScorer
-    from densedpo.miniworld.world_clips import held_out_prompts
+    from densedpo.miniworld.world_clips import HELD_OUT, held_out_prompts
     from densedpo.training.run import finished_runs
 
     if prompts is None and call.settings.model != "miniature":
         raise ConfigError("--prompts is needed: give a file, or a set from `densedpo prompts list`")
     part = parse_shard(shard) if shard else None
-    chosen, prompt_set = find_prompts(prompts) if prompts else (held_out_prompts(), "miniature, held out")
+    chosen, prompt_set = find_prompts(prompts) if prompts else (held_out_prompts(), HELD_OUT)
     runs = run or finished_runs(call.project)
     return run_evaluation(
         call.project,

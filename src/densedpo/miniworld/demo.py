@@ -19,7 +19,7 @@ from densedpo.labels.snapshot import freeze
 from densedpo.miniworld.annotators import SimulatedAnnotator
 from densedpo.miniworld.labelling import label_pairs
 from densedpo.miniworld.scorer import ExaminerScorer
-from densedpo.miniworld.world_clips import held_out_prompts, write_world_clips
+from densedpo.miniworld.world_clips import HELD_OUT, held_out_prompts, write_world_clips
 from densedpo.models.load import load_model
 from densedpo.observe import say
 from densedpo.pairs.make import make_pairs
@@ -75,7 +75,9 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
     say("5/7 training: DenseDPO, a LoRA on the miniature")
     train(project, model, settings, RUN, snapshot.path)
     say("6/7 evaluation: captions that no training set has held, base against tuned from the same noise")
-    summary = evaluate(project, settings, [RUN], held_out_prompts(), ExaminerScorer(), EVALUATION)
+    summary = evaluate(
+        project, settings, [RUN], held_out_prompts(), ExaminerScorer(), EVALUATION, prompt_set=HELD_OUT
+    )
     say("7/7 report")
     report = build_report(project)
     seconds = time.monotonic() - start

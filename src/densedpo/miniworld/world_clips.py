@@ -14,6 +14,9 @@ from densedpo.observe import track
 from densedpo.store.files import replacing
 
 
+HELD_OUT = "miniature, held out"  # name of the prompt set
+
+
 @dataclass(frozen=True)
 class WorldClips:
     """Where the files went."""
