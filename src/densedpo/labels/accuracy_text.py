@@ -50,10 +50,9 @@ def calibration_lines(found: Mapping[str, Any]) -> list[str]:
         "ece_stated": "calibration error as stated",
         "ece_calibrated": "calibration error, calibrated",
     }
-    head = f"{found['judge']}: fitted on {found['answers']} answers in {found['pairs']} pairs of {found['against']}"
-    return [f"{head}; preferences below {found['threshold']:.3g} are ties"] + [
-        f"{words}: {told(report[name])}" for name, words in names.items()
-    ]
+    head = f"{found['judge']}: fitted on {found['answers']} answers in {found['pairs']} pairs of {found['against']}; "
+    ties = "no threshold surely helps" if not found["threshold"] else f"weaker than {found['threshold']:.3g} is a tie"
+    return [head + ties, *(f"{words}: {told(report[name])}" for name, words in names.items())]
 
 
 def _cell(item: Mapping[str, Any]) -> str:

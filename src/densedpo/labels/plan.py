@@ -8,7 +8,7 @@ answered already and what looks alike, writes ``labels/plan.parquet``, which the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.calibration import Calibration, load_calibration
 from densedpo.labels.doubt import Belief, beliefs
 from densedpo.labels.gold import load_gold
-from densedpo.labels.plan_curve import Known, Outlook, needed, points
+from densedpo.labels.plan_curve import Outlook, needed, points
+from densedpo.labels.plan_known import known_labels
 from densedpo.labels.plan_order import orders, questions_of, write_plan
 from densedpo.labels.quality import Gold
-from densedpo.labels.reference import Question, Reference, reference
+from densedpo.labels.reference import Reference, reference
 from densedpo.labels.store import current_answers
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
@@ -65,7 +66,7 @@ def plan(project: Project, settings: LabelSettings, judge: str | None, against: 
     by_segment, by_pair = orders(unanswered, np.array([item.belief for item in doubted], dtype=np.float64))
     file = write_plan(project, name, unanswered, by_pair, doubted)
     people_right, said_twice = _people_right(events)
-    known = _known(believed, truth)
+    known = known_labels(name, judges, calibrations, settings.confidence, truth)
     found: dict[str, Any] = {
         "schema_version": 1,
         "judge": name,
@@ -119,16 +120,6 @@ def _truth(events: Sequence[AnswerEvent], gold: Gold, against: str) -> Reference
 def _calibrations(project: Project, judges: Sequence[AnswerEvent], segment_s: float) -> dict[str, Calibration]:
     loaded = {author: load_calibration(project, author, segment_s) for author in {event.author for event in judges}}
     return {author: calibration for author, calibration in loaded.items() if calibration is not None}
-
-
-def _known(believed: Mapping[Question, Belief], truth: Reference) -> Known:
-    both = sorted(q for q, item in believed.items() if item.label is not None and q in truth.segments)
-    _, pairs = np.unique([pair_id for pair_id, _ in both], return_inverse=True)
-    return Known(
-        np.array([believed[question].belief for question in both], dtype=np.float64),
-        np.array([believed[question].label == truth.segments[question] for question in both], dtype=bool),
-        np.asarray(pairs, dtype=np.int64),
-    )
 
 
 def _people_right(events: Sequence[AnswerEvent]) -> tuple[float, int]:

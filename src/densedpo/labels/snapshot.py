@@ -218,6 +218,11 @@ def _weighed(
     calibration = load_calibration(project, first.author, first.segment_s)
     counted, weights = weighted(events, confidence, calibration)
     fitted = calibration if confidence in ("calibrated", "weights") else None
+    weak = sum(one.answer != other.answer for one, other in zip(events, counted, strict=True))
+    if weak:
+        said = sum(event.answer in ("a", "b") for event in events)
+        kept = "; `--confidence weights` keeps more of them" if confidence == "calibrated" else ""
+        warn(f"{weak} of {said} preferences of {first.author} are too weak to count and become ties{kept}")
     if fitted is None and confidence != "stated":
         return counted, weights, {}
     return counted, weights, {"confidence": confidence, "calibration": fitted.digest if fitted else None}

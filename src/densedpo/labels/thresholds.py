@@ -121,6 +121,8 @@ def answers_of_judge(events: Sequence[AnswerEvent], judge: str | None) -> tuple[
 def calibrate(judge: str, events: Sequence[AnswerEvent], truth: Reference, segment_s: float) -> Calibration:
     """Fit the calibration of one judge from its own current ``events``.
 
+    A threshold that does not surely gain accuracy on unseen pairs is not used: it stays 0.
+
     Raises:
         LabelError: if too few of its preferences are about segments that the reference has, with the number needed.
     """
@@ -132,20 +134,21 @@ def calibrate(judge: str, events: Sequence[AnswerEvent], truth: Reference, segme
             f"{judge}: {preferences} of its preferences, in {pairs} pairs, have an answer of {truth.against}; "
             f"at least {LEAST_PREFERENCES} in {LEAST_PAIRS} pairs are needed: label more pairs it has judged"
         )
-    fit = fit_sample(sample)
+    fit, report = fit_sample(sample), held_out(sample, judge)
+    gain = report["gain_by_threshold"]["low"]
     return Calibration(
         judge=judge,
         segment_s=segment_s,
         against=truth.against,
         settings_digests=tuple(sorted({event.settings_digest for event in events})),
-        threshold=fit.threshold,
+        threshold=fit.threshold if gain is not None and gain > 0 else 0.0,
         right=fit.right,
         right_tie=fit.right_tie,
         none=fit.none,
         weight=fit.weight,
         answers=len(sample.said),
         pairs=pairs,
-        report=held_out(sample, judge),
+        report=report,
     )
 
 

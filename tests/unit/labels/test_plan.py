@@ -14,7 +14,7 @@ from densedpo.config import LabelSettings, parse_settings
 from densedpo.errors import ConfigError, LabelError
 from densedpo.keys import stream
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.calibration import Calibration, Curve
+from densedpo.labels.calibration import Calibration, Curve, load_calibration
 from densedpo.labels.doubt import Belief, beliefs
 from densedpo.labels.order import work_order
 from densedpo.labels.plan import plan
@@ -22,6 +22,7 @@ from densedpo.labels.plan_curve import Known, Outlook, needed, points
 from densedpo.labels.plan_order import orders
 from densedpo.labels.plan_text import plan_lines
 from densedpo.labels.store import LabelStore
+from densedpo.labels.thresholds import calibrate_judge
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table, write_table
 
@@ -166,6 +167,27 @@ def test_a_twin_that_ranks_the_other_way_needs_more_than_chance(project: Project
     order = np.argsort(belief)
     way, twin = (needed(outlook.accuracies(chosen), outlook.steps, 0.9)["value"] for chosen in (order, order[::-1]))
     assert way < needed(outlook.accuracies(None), outlook.steps, 0.9)["value"] < twin
+
+
+def test_beliefs_are_not_compared_with_the_answers_they_were_fitted_to(project: Project) -> None:
+    """A judge whose confidence says nothing, calibrated on few answers: what it seems to know there is chance."""
+    both = filled(project, 250, 30, informative=False)
+    calibrate_judge(project, "m", "people", 1.0)
+    found = plan(project, SETTINGS, None, "people", 0.9)
+    points_of = [[point["value"] for point in found["curve"][how]] for how in ("by_segment", "at_random")]
+    honest = max(one - other for one, other in zip(*points_of, strict=True))
+    fitted = load_calibration(project, "m", 1.0)
+    assert fitted is not None
+    with LabelStore.open(project.label_store) as store:
+        events = [e for e in store.current() if e.source == "judge"]
+    naive = beliefs("m", events, {"m": fitted}, "calibrated")
+    known = sorted(q for q in both if q[0] < "p0030")
+    right = np.array([naive[q].label == both[q][1] for q in known], dtype=bool)
+    twin = Known(np.array([naive[q].belief for q in known]), right, np.arange(len(known)) // 4)
+    belief = np.array([naive[q].belief for q in sorted(both) if q not in known])
+    outlook = Outlook(belief, len(known), 1.0, twin.curves("m")[:1])
+    flattered = outlook.accuracies(np.argsort(belief))[0] - outlook.accuracies(None)[0]
+    assert float(flattered.max()) > honest + 0.01
 
 
 def test_what_is_answered_or_alike_is_left_out_and_the_page_follows(project: Project, fill: Fill) -> None:

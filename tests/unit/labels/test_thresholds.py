@@ -201,6 +201,31 @@ def test_a_calibration_is_kept_applied_and_named_in_the_snapshot(project: Projec
     assert load_snapshot(freeze(project, "judge", confidence="ignored").path).id == plain.id
 
 
+def test_a_threshold_that_does_not_surely_help_is_not_used(project: Project) -> None:
+    """Without strengths all preferences are kept or none; as ties they would be right a little more often here."""
+    write_table(project.pairs_table, [pair_row(f"p{n:04d}") for n in range(40)], PAIR_COLUMNS)
+    truth = ["a"] * 78 + ["tie"] * 82
+    events = [judged(f"p{n % 40:04d}", n // 40, "a", None) for n in range(160)]
+    with LabelStore.open(project.label_store) as store:
+        store.append([*events, *(event(f"p{n % 40:04d}", n // 40, answer) for n, answer in enumerate(truth))])
+    found = calibrate_judge(project, "m", "people", 1.0)
+    assert found["threshold"] == 0
+    labels = np.array([int(answer == "a") for answer in truth])
+    assert tie_threshold(np.zeros(160), np.ones(160, dtype=np.int64), labels) > 0
+    assert load_snapshot(freeze(project, "judge").path).rows["p0000"].segment_labels[0] == pytest.approx(78 / 160)
+
+
+def test_weak_preferences_that_become_ties_are_counted_aloud(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold_project(project, 120)
+    calibrate_judge(project, "m", "people", 1.0)
+    capsys.readouterr()
+    freeze(project, "judge")
+    weak = int((sample(120, 5).strengths < 0.65).sum())
+    assert f"{weak} of 480 preferences of m are too weak" in " ".join(capsys.readouterr().err.split())
+
+
 def test_peoples_labels_do_not_change(project: Project) -> None:
     gold_project(project, 60)
     before = freeze(project, "person")
