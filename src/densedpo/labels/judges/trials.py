@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 
 import cv2
 import numpy as np
@@ -84,11 +85,13 @@ def _motion(frames: Frames) -> float:
 def make_trials(segments: list[SegmentPair]) -> Trials:
     """Return the questions that ``segments`` allow: a damage that does not show in a segment is not asked about."""
     asked: dict[Key, Trial] = {}
+    showing: dict[str, list[int]] = {"same": list(range(len(segments)))}
     for number, pair in enumerate(segments):
         asked["same", "same", number] = Trial(_damaged(pair, "same", damaged_first=False))
-        for kind, damage in _KINDS.items():
-            if shows(pair.frames_a, damage(pair.frames_a, pair.fps)):
-                asked[kind, kind, number] = Trial(_damaged(pair, kind, damaged_first=number % 2 == 1))
+    for kind, damage in _KINDS.items():
+        showing[kind] = [n for n, pair in enumerate(segments) if shows(pair.frames_a, damage(pair.frames_a, pair.fps))]
+        for number, index in _sided(showing[kind]):
+            asked[kind, kind, number] = Trial(_damaged(segments[index], kind, damaged_first=number % 2 == 1))
     first: dict[str, Key] = {}
     for key in asked:
         if key[0] != "frozen":
@@ -97,17 +100,26 @@ def make_trials(segments: list[SegmentPair]) -> Trials:
         asked["exchanged", kind, key[2]] = Trial(_exchanged(asked[key].make))
     if segments:
         # one frame of something and of its blur: nobody may prefer either without having seen it move
-        asked.update({("empty", "frames", count): Trial(_short(segments[0], count)) for count in (0, 1)})
-    plain = dict(_text_trials(segments, asked)) if segments else {}
+        asked.update({("empty", "frames", length): Trial(_short(segments[0], length)) for length in (0, 1)})
+    plain = dict(_text_trials(segments, showing, asked)) if segments else {}
     return Trials(asked, plain)
 
 
-def _text_trials(segments: list[SegmentPair], asked: dict[Key, Trial]) -> Iterator[tuple[Key, Key]]:
+def _sided(showing: list[int]) -> list[tuple[int, int]]:
+    """Return (number of the trial, segment): sides in turn, and of few segments each on both sides."""
+    sides = [((place + turn) % 2, index) for turn in (0, 1) for place, index in enumerate(showing)]
+    free = [count(0, 2), count(1, 2)]
+    return [(next(free[side]), index) for side, index in sides[:SEGMENTS]]
+
+
+def _text_trials(
+    segments: list[SegmentPair], showing: Mapping[str, list[int]], asked: dict[Key, Trial]
+) -> Iterator[tuple[Key, Key]]:
     """Add the questions with text and those they are compared to; return which goes with which."""
     for number in range(TEXT_TRIALS):
         segment = number % len(segments)
         kind = _TEXT_KINDS[number // len(segments) % len(_TEXT_KINDS)]
-        if (kind, kind, segment) not in asked:
+        if segment not in showing[kind]:
             kind = "same"
         make = _damaged(segments[segment], kind, damaged_first=True)
         base: Key = ("plain", kind, segment)
@@ -138,7 +150,6 @@ def _written(make: Callable[[], SegmentPair], place: float) -> Callable[[], Segm
     return written
 
 
-def _short(pair: SegmentPair, count: int) -> Callable[[], SegmentPair]:
-    return lambda: replace(
-        pair, frames_a=pair.frames_a[:count], frames_b=DAMAGES["blurred"](pair.frames_a[:1], pair.fps)[:count]
-    )
+def _short(pair: SegmentPair, length: int) -> Callable[[], SegmentPair]:
+    one = pair.frames_a[:1]
+    return lambda: replace(pair, frames_a=one[:length], frames_b=DAMAGES["blurred"](one, pair.fps)[:length])
