@@ -13,7 +13,6 @@ from densedpo.miniworld import scenes
 from densedpo.observe import track
 from densedpo.store.files import replacing
 
-
 HELD_OUT = "miniature, held out"  # name of the prompt set
 
 
