@@ -79,7 +79,8 @@ def probe(
 ) -> Probe:
     """Ask the answerer that ``in_mode`` gives for a mode at least two questions, at most one for each mode and one.
 
-    ``shown_s`` is the length in seconds of what will be judged: the probe shows as many images.
+    ``shown_s`` is the length of a segment in seconds: the probe shows as many images as one takes, or, where whole
+    clips are judged, as many as are ever shown.
 
     Raises:
         BudgetError: if a question could cost more than is left.
@@ -131,7 +132,8 @@ def _checks(mode: StructuredMode, clean_first: Said | Malformed, clean_second: S
 
 def _drawn_pair(settings: JudgeSettings, shown_s: float) -> SegmentPair:
     """Return a clean clip and its ruin, with as many frames as will be shown of ``shown_s`` seconds."""
-    count = min(max(round(shown_s * settings.frames_per_s), 2), MOST_FRAMES)
+    wanted = MOST_FRAMES if settings.ask == "clip" else round(shown_s * settings.frames_per_s)
+    count = min(max(wanted, 2), MOST_FRAMES)
     clean = np.stack([_drawn(index / (count - 1)) for index in range(count)])
     ruined = np.stack([_ruined(frame, index) for index, frame in enumerate(clean)])
     return SegmentPair(clean, ruined, settings.frames_per_s)

@@ -17,7 +17,7 @@ from densedpo.labels.judges.wire import StructuredMode
 from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 
-_SHAPING = ("base_url", "model", "layout", "frames_per_s", "max_side_px", "image_format")
+_SHAPING = ("base_url", "model", "layout", "frames_per_s", "max_side_px", "image_format", "ask")
 
 
 def kept_probe(project: Project, settings: JudgeSettings) -> dict[str, Any] | None:

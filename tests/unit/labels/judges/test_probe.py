@@ -76,6 +76,9 @@ def test_as_many_images_as_will_be_shown() -> None:
         double = Double(honest)
         probe({"text": double}.__getitem__, JudgeSettings(frames_per_s=frames_per_s), shown_s=shown_s, modes=["text"])
         assert len(images_of(double.asked[0])) == count
+    double = Double(honest)
+    probe({"text": double}.__getitem__, JudgeSettings(ask="clip"), modes=["text"])
+    assert len(images_of(double.asked[0])) == 64
 
 
 def test_an_endpoint_that_ignores_schemas_passes_in_words() -> None:
