@@ -158,6 +158,9 @@ def label_judge(
         bool, typer.Option(help="Let a judge work that fails its self-test; its labels say so and never count.")
     ] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Part i/n of the pairs, for several processes.", show_default="all")
+    ] = None,
 ) -> Any:
     """Let a machine answer every segment of every pair.
 
@@ -170,9 +173,11 @@ def label_judge(
     from densedpo.labels.judges.ledger import Prices
     from densedpo.labels.judges.run import JudgeSummary, plan_judging
     from densedpo.observe import say
+    from densedpo.store.shard import Shard, parse_shard
 
     label, settings = call.settings.label, call.settings.judge
     how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask}
+    how["shard"] = parse_shard(shard) if shard else Shard()
     with JUDGES[judge](call) as seated:
         plan = plan_judging(call.project, seated.judge, label.segment_s, **how)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)

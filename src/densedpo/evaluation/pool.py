@@ -7,49 +7,17 @@ do disjoint batches, in any order. An evaluation's own folder gets hard links, s
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densedpo.errors import ConfigError
 from densedpo.evaluation.prompts import Prompt
 from densedpo.evaluation.sampling import RECIPE_FILE, SampledVideo, SamplingRecipe, plan_batches
 from densedpo.keys import content_id
 from densedpo.store.files import replacing, write_json
 from densedpo.store.project import Project
-
-_SHARD = re.compile(r"(\d{1,5})/(\d{1,5})")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part ``index`` of ``count`` of the work, counted from 1."""
-
-    index: int = 1
-    count: int = 1
-
-    def takes(self, place: int) -> bool:
-        """Say whether the batch at ``place`` belongs to this part."""
-        return place % self.count == self.index - 1
-
-    def __str__(self) -> str:
-        """Return it as it is given: ``2/4``."""
-        return f"{self.index}/{self.count}"
-
-
-def parse_shard(text: str) -> Shard:
-    """Read ``i/n``, 1 <= i <= n.
-
-    Raises:
-        ConfigError: if the text is something else.
-    """
-    match = _SHARD.fullmatch(text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"--shard {text!r}: give i/n with i from 1 to n, for example 2/4")
-    return Shard(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from densedpo.config import EvaluateSettings, Settings
 from densedpo.errors import ConfigError
 from densedpo.evaluation.loading import Loader, list_checkpoints, variant_digest
 from densedpo.evaluation.paired import BASE
-from densedpo.evaluation.pool import Maker, Shard, plan, publish
+from densedpo.evaluation.pool import Maker, plan, publish
 from densedpo.evaluation.prompts import Prompt, prompts_digest
 from densedpo.evaluation.properties import PREFIX, PROPERTIES
 from densedpo.evaluation.sampling import SampledVideo, SamplingRecipe, resolve_sampling, sample_missing
@@ -28,6 +28,7 @@ from densedpo.evaluation.variants import Variant, list_variants
 from densedpo.observe import say, track
 from densedpo.store.files import remove_leftovers, write_json
 from densedpo.store.project import Project
+from densedpo.store.shard import Shard
 from densedpo.store.tables import Row, write_table
 from densedpo.training.card import update_card
 

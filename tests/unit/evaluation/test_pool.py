@@ -15,7 +15,6 @@ from densedpo.config import Settings, parse_settings
 from densedpo.errors import ConfigError, ModelError, ProjectError
 from densedpo.evaluation.controls import freeze
 from densedpo.evaluation.loading import Loader
-from densedpo.evaluation.pool import Shard, parse_shard
 from densedpo.evaluation.prompts import make_prompts
 from densedpo.evaluation.run import evaluate
 from densedpo.evaluation.scorers import ScoreInfo
@@ -24,6 +23,7 @@ from densedpo.models.load import load_model
 from densedpo.models.lora import lora_tensors
 from densedpo.store.files import read_json, write_json
 from densedpo.store.project import Project
+from densedpo.store.shard import Shard, parse_shard
 from densedpo.store.tables import read_table
 from densedpo.training.run import train
 

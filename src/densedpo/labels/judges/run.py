@@ -20,8 +20,10 @@ from densedpo.labels.judges.work import Ask, Plan, Question, plan_work
 from densedpo.labels.store import LabelStore
 from densedpo.observe import track, warn
 from densedpo.store.project import Project
+from densedpo.store.shard import Shard
 from densedpo.store.tables import read_table
 
+_ALL = Shard()
 _SHOWN_OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "truncated", "malformed", "failed")
 
 
@@ -59,6 +61,7 @@ def plan_judging(
     force: bool = False,
     alike_below: float = 0.0,
     ask: Ask = "segments",
+    shard: Shard = _ALL,
 ) -> Plan:
     """Return what ``judge_pairs`` would do.
 
@@ -69,7 +72,8 @@ def plan_judging(
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     with LabelStore.open(project.label_store) as store:
         done = set() if force else _answered(store, judge, segment_s)
-    return plan_work(pairs, segment_s, done, alike_below, ask)
+    mine = [pair for place, pair in enumerate(pairs) if shard.takes(place)]
+    return plan_work(mine, segment_s, done, alike_below, ask)
 
 
 def judge_pairs(
@@ -80,6 +84,7 @@ def judge_pairs(
     force: bool = False,
     alike_below: float = 0.0,
     ask: Ask = "segments",
+    shard: Shard = _ALL,
     trusted: bool = True,
     interrupt: Callable[[], None] = lambda: None,
 ) -> JudgeSummary:
@@ -97,6 +102,7 @@ def judge_pairs(
         force: ask again what is answered.
         alike_below: as ``alike_segments``.
         ask: about each segment, or about each clip as a whole.
+        shard: the part of the pairs that is judged here.
         trusted: whether the answers count; others are kept but never become labels.
         interrupt: makes questions that are under way end at once; called when the run is broken off.
 
@@ -106,7 +112,7 @@ def judge_pairs(
         LabelError: if answers cannot be stored.
         ConfigError: if the judge's settings turn out to be wrong.
     """
-    plan = plan_judging(project, judge, segment_s, force=force, alike_below=alike_below, ask=ask)
+    plan = plan_judging(project, judge, segment_s, force=force, alike_below=alike_below, ask=ask, shard=shard)
     summary = JudgeSummary(skipped=plan.skipped)
     spared = Judgement("tie", "ok", 1.0, f"no frame differs by {alike_below:g} of 255 levels; not asked")
     with LabelStore.open(project.label_store) as store:
