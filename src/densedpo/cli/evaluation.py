@@ -58,6 +58,8 @@ def evaluate(
     from densedpo.evaluation.scorers import FrameScorer
     from densedpo.miniworld.scorer import ExaminerScorer
     from densedpo.miniworld.world_clips import HELD_OUT, held_out_prompts
+    from densedpo.observe import say
+    from densedpo.store.shard import parse_shard
     from densedpo.training.run import finished_runs
 
     if prompts is None and call.settings.model != "miniature":
