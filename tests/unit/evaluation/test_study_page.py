@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import signal
 import subprocess
 import sys
 import uuid
@@ -275,6 +277,29 @@ def test_a_study_of_nothing_is_refused(project: Project) -> None:
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-c", "from densedpo.cli import main; main()", "study", *arguments]
     return subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_serves_until_stopped_and_says_what_was_answered(project: Project, tmp_path: Path) -> None:
+    common = ("--evaluation", NAME, "--project", str(project.root))
+    run = [sys.executable, "-c", "from densedpo.cli import main; main()", "study", "serve", "--port", "0", *common]
+    models = ("--models", ",".join(MODELS))
+    with subprocess.Popen([*run, *models], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = next(
+            re.search(r"study page: http://127\.0\.0\.1:(\d+)/", line) for line in process.stderr if "page:" in line
+        )
+        assert found
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
+        connection.request("GET", "/api/me")
+        assert connection.getresponse().status == 401
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        assert "Traceback" not in process.stderr.read()
+    told = command("results", *common)
+    assert (told.returncode, "no answers yet" in told.stderr) == (0, True)
+    exported = command("export", str(tmp_path / "out.csv"), "--json", *common)
+    assert json.loads(exported.stdout)["answers"] == 0
 
 
 def test_the_commands_invite_and_refuse_to_be_reached_by_anybody(project: Project) -> None:

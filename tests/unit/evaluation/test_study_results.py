@@ -174,6 +174,15 @@ def test_measuring_answers_are_no_votes_and_careless_people_are_left_out() -> No
     good = next(rater for rater in found["raters"] if rater["person"] == "good")
     assert good["self_consistency"]["value"] == 1
     assert good["item_s"]["value"] == 8.0
+    assert good["with_others"]["value"] == pytest.approx(1 / 3)
+
+
+def test_who_finds_models_alike_is_not_left_out() -> None:
+    plan = plan_of()
+    events = [event for item in plan.items.values() for event in said(item, ["tie"] * 4)]
+    found = results_of(gather(plan, events))
+    assert (found["raters"][0]["tie_rate"]["value"], found["raters"][0]["flags"]) == (1, [])
+    assert question(found, "visual_quality")["tie"] == 20
 
 
 def test_four_quick_answers_after_watching_are_not_fast() -> None:

@@ -14,14 +14,14 @@ from typing import Any
 from densedpo.evaluation.study.plan import Plan
 from densedpo.labels.answers import Answer, AnswerEvent
 from densedpo.labels.quality import CONSISTENCY_FLOOR, GOLD_FLOOR, SAME_RUN, SIDE_REACH, people_quality
-from densedpo.labels.reliability import median
+from densedpo.labels.reliability import Estimate, median, share
 
 FAST_SHARE = 0.5
 FAST_LEAST = 8
 FAST_LENGTHS = 0.5
 RULES = (
     f"too fast: over {FAST_SHARE:.0%} of at least {FAST_LEAST} pairs done in under {FAST_LENGTHS:g} times the length "
-    f"of their videos; same key: one answer as shown {SAME_RUN} times in a row; controls: ties surely under "
+    f"of their videos; same key: one side {SAME_RUN} times in a row, ties left out; controls: ties surely under "
     f"{GOLD_FLOOR:.0%} where one video is shown twice; inconsistent: self-consistency surely under "
     f"{CONSISTENCY_FLOOR:.0%}; one-sided: first side surely chosen under {0.5 - SIDE_REACH:.0%} or over "
     f"{0.5 + SIDE_REACH:.0%}"
@@ -32,14 +32,17 @@ def raters(events: Sequence[AnswerEvent], plan: Plan) -> list[dict[str, Any]]:
     """Return the measures of every person among the current ``events`` about items of the plan, by name.
 
     Keys: person, answers, items, controls (share of ties where one video was shown twice), self_consistency,
-    first_rate, tie_rate, item_s (median seconds a pair), flags.
+    first_rate, tie_rate, with_others (share of the others' answers to the same that are equal), item_s (median seconds
+    a pair), flags.
     """
     known = [event for event in events if event.pair_id in plan.items and event.answer is not None]
     every: dict[int, Answer] = dict.fromkeys(range(len(plan.questions)), "tie")
     controls = {item.item_id: every for item in plan.of("same_video")}
     found = []
-    # the time of an answer says nothing here, see above
-    for person in people_quality([replace(event, dwell_s=None) for event in known], controls):
+    # The time of an answer says nothing here, see above. Nor do ties in a row: models may be alike, and leaving out
+    # whoever says so would bend the result. Marked as offered, they count for no run of the same key.
+    seen = [replace(event, dwell_s=None, offered=event.answer == "tie") for event in known]
+    for person in people_quality(seen, controls):
         spent = _spent(event for event in known if event.author == person.author)
         times = [seconds for seconds, _ in spent]
         fast = sum(seconds < FAST_LENGTHS * length for seconds, length in spent)
@@ -55,11 +58,20 @@ def raters(events: Sequence[AnswerEvent], plan: Plan) -> list[dict[str, Any]]:
                 "self_consistency": person.self_consistency.as_dict(),
                 "first_rate": person.first_rate.as_dict(),
                 "tie_rate": person.tie_rate.as_dict(),
+                "with_others": _with_others(known, person.author).as_dict(),
                 "item_s": median(times, "timed pairs").as_dict(),
                 "flags": flags,
             }
         )
     return found
+
+
+def _with_others(events: Sequence[AnswerEvent], person: str) -> Estimate:
+    votes = [event for event in events if event.usable]
+    own = {(event.pair_id, event.segment): event.answer for event in votes if event.author == person}
+    met = [e for e in votes if e.author != person and (e.pair_id, e.segment) in own]
+    same = [event.answer == own[event.pair_id, event.segment] for event in met]
+    return share(same, [event.pair_id for event in met], "answers that others gave too")
 
 
 def _spent(events: Iterable[AnswerEvent]) -> list[tuple[float, float]]:
