@@ -2,13 +2,14 @@
 
 It prefers the side that flickers and tears less once motion is compensated, that does not stutter, and that is not
 blurred. Faults over time grow with motion, so what changes more is allowed more of them, and a side that stands still
-never wins against one that moves: stillness is no merit that it could tell from a fault. Slow clips are still preferred
-(docs/log.md has the figures). It knows nothing of captions, shapes and limbs. ``densedpo label audit`` shows what it
-prefers.
+never wins against one that moves. A preference for slow clips leaks in all the same: of two faultless drawn clips it
+prefers the slower one in 55 % [47, 63] of its preferences, of generated sides in 71 to 90 % (docs/log.md). It knows
+nothing of captions, shapes and limbs. ``densedpo label audit`` shows what it prefers.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -80,12 +81,13 @@ class MetricJudge:
             f"lead of a {lead:+.3f}, tie within {self.tie_band:g}; log fault over time a {a.fault:.2f} b {b.fault:.2f}"
             f"; held steps a {a.held:.0%} b {b.held:.0%}; a sharper by {sharper:+.2f}"
         )
+        raw = json.dumps({"margin": lead})
         if abs(lead) <= self.tie_band:
-            return Judgement("tie", reason=told)
+            return Judgement("tie", reason=told, raw=raw)
         winner, loser = (a, b) if lead > 0 else (b, a)
         if winner.change < min(_STILL_LEVELS * _LEVEL, _STILL_SHARE * loser.change):
-            return Judgement("tie", reason=f"{told}; the better side stands still while the other moves")
-        return Judgement("a" if lead > 0 else "b", reason=told)
+            return Judgement("tie", reason=f"{told}; the better side stands still while the other moves", raw=raw)
+        return Judgement("a" if lead > 0 else "b", reason=told, raw=raw)
 
 
 @dataclass(frozen=True)
