@@ -48,7 +48,7 @@ class JudgeSettings(Section):
     timeout_s: float = Field(120.0, gt=0, description="longest wait for one answer")
     max_attempts: int = Field(8, ge=1, description="times that a question is sent before it counts as failed")
     budget: float | None = Field(
-        None, ge=0, description="US dollars that may be spent, needs prices; by default no limit"
+        None, ge=0, description="US dollars that a project may spend in all its runs, needs prices; by default no limit"
     )
     price_input: float = Field(0.0, ge=0, description="US dollars for a million tokens sent, images included")
     price_output: float = Field(0.0, ge=0, description="US dollars for a million tokens answered")
