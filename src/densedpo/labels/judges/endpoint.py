@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
+import itertools
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ _MOST_FAILURES = 8  # questions one after the other, before the service is taken
 _MOST_GARBLED = 2  # times that a question is asked again because the reply is no answer; models slip now and then
 _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 10.0
+_WORKERS_PER_CLIENT = 8
 
 
 @dataclass
@@ -91,7 +93,8 @@ class Endpoint:
         self._recall = True
         self._settings, self._url, self._model = settings, settings.base_url, settings.model
         self._replies, self._backoff_s = replies, backoff_s
-        self._client = _client(settings)
+        self._all_clients = _clients(settings)
+        self._clients = itertools.cycle(self._all_clients)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         self._ledger = Ledger(prices, settings.budget, replies)
         self._line = _Line()
@@ -126,7 +129,11 @@ class Endpoint:
 
     def close(self) -> None:
         """Break off what is being asked (it fails) and close the connections; harmless if repeated."""
-        self._loop.close(self._client.close)
+        self._loop.close(self._end)
+
+    async def _end(self) -> None:
+        for client in self._all_clients:
+            await client.close()
 
     def ask(self, question: Question) -> Reply:
         """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
@@ -154,8 +161,7 @@ class Endpoint:
         Raises:
             LabelError: if the store of replies cannot be read.
         """
-        key, cut_key = self.keys_of(question)
-        return self._replies.get(key) or self._replies.get(cut_key)
+        return self._replies.get(*self.keys_of(question))
 
     def body_of(self, question: Question) -> dict[str, Any]:
         """Return the body of the request, as the service wants it by all that is known of it."""
@@ -217,7 +223,7 @@ class Endpoint:
 
         body = self.body_of(question)
         # the client would walk through every part of the messages; as its extra body they pass as they are
-        opened = self._client.chat.completions.with_streaming_response.create(
+        opened = next(self._clients).chat.completions.with_streaming_response.create(
             model=self._model, messages=[], extra_body=body
         )
         received = bytearray()
@@ -274,16 +280,27 @@ class Endpoint:
             )
 
 
-def _client(settings: JudgeSettings) -> AsyncOpenAI:
+def _clients(settings: JudgeSettings) -> list[AsyncOpenAI]:
+    """Return as many clients as workers need: a request looks through all connections of its client."""
     try:
         import httpx2
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
     except ImportError:
         raise ConfigError("judge.base_url: needs the package openai; run `pip install 'densedpo[judges]'`") from None
     wait_s = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s), pool=None)
-    # how many are sent at once is the workers' number; images and key go where the user said and nowhere else
+    # how many are sent at once is the workers' number
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    connections = DefaultAsyncHttpxClient(limits=limits, timeout=wait_s, follow_redirects=False)
+    verify = httpx2.create_ssl_context()
     # services of one's own take any key, but the client insists on one
     key = os.environ.get(settings.key_variable) or "none"
-    return AsyncOpenAI(base_url=settings.base_url, api_key=key, timeout=wait_s, max_retries=0, http_client=connections)
+    return [
+        AsyncOpenAI(
+            base_url=settings.base_url,
+            api_key=key,
+            timeout=wait_s,
+            max_retries=0,
+            # images and key go where the user said and nowhere else
+            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=wait_s, verify=verify, follow_redirects=False),
+        )
+        for _ in range(-(-settings.parallel // _WORKERS_PER_CLIENT))
+    ]

@@ -113,15 +113,15 @@ class Replies:
             raise
         return connection
 
-    def get(self, key: str) -> Reply | None:
-        """Return the reply known from before, or None.
+    def get(self, *keys: str) -> Reply | None:
+        """Return the reply known from before under one of ``keys``, or None.
 
         Raises:
             LabelError: if the file cannot be read.
         """
-        query = "SELECT outcome, text, why, tokens FROM replies WHERE key = ?"
+        query = f"SELECT outcome, text, why, tokens FROM replies WHERE key IN ({', '.join('?' * len(keys))})"  # noqa: S608
         with self._naming_errors(), self._reading:
-            row = self._connection.execute(query, (key,)).fetchone()
+            row = self._connection.execute(query, keys).fetchone()
         if row is None:
             return None
         outcome, text, why, tokens = row
