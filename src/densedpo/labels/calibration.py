@@ -71,7 +71,10 @@ class Calibration:
 
 
 def strength(event: AnswerEvent) -> float:
-    """Return how strongly an answer is meant: the confidence, else the size of the ``margin`` in ``raw``, else 0."""
+    """Return how strongly an answer is meant: the confidence, else the size of the ``margin`` in ``raw``, else 0.
+
+    A tie is meant the less, the larger the margin is: minus its size.
+    """
     if event.confidence is not None:
         return event.confidence
     try:
@@ -79,7 +82,8 @@ def strength(event: AnswerEvent) -> float:
     except ValueError:
         return 0.0
     margin = kept.get("margin") if isinstance(kept, dict) else None
-    return abs(float(margin)) if isinstance(margin, int | float) and np.isfinite(margin) else 0.0
+    size = abs(float(margin)) if isinstance(margin, int | float) and np.isfinite(margin) else 0.0
+    return size if event.answer in ("a", "b") else -size
 
 
 def write_calibration(project: Project, calibration: Calibration) -> Path:

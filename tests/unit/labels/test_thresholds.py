@@ -300,6 +300,7 @@ def test_weights_are_within_bounds_and_what_is_worth_nothing_is_a_tie() -> None:
 def test_strength_is_confidence_or_margin() -> None:
     assert strength(judged("p", 0, "a", 0.7, raw='{"margin": 3}')) == 0.7
     assert strength(judged("p", 0, "a", None, raw='{"margin": -3.5}')) == 3.5
+    assert strength(judged("p", 0, "tie", None, raw='{"margin": -0.5}')) == -0.5
     assert strength(judged("p", 0, "a", None, raw='{"margin": "much"}')) == 0
     assert strength(judged("p", 0, "a", None, raw="[")) == strength(judged("p", 0, "a", None)) == 0
 
