@@ -17,13 +17,16 @@ import av
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from tests.study_room import MODELS, NAME, clip, make_evaluation, open_room
+from tests.study_room import MODELS, NAME, clip, make_evaluation, open_room, study_settings
+from tests.unit.evaluation.test_evaluate import run
 
 from densedpo.clips.decode import read_video
 from densedpo.clips.encode import view_frames, write_video
 from densedpo.errors import LabelError
+from densedpo.evaluation.study.office import open_study as open_study_of
 from densedpo.evaluation.study.office import team_of
 from densedpo.evaluation.study.plan import Plan
+from densedpo.evaluation.study.results import study_results
 from densedpo.evaluation.study.takes import card_of, copies_of
 from densedpo.labels.people.app import guarded, make_app
 from densedpo.labels.people.gate import Site
@@ -33,6 +36,7 @@ from densedpo.store.project import Project
 
 BASE = "http://127.0.0.1"
 OpenStudy = Callable[..., tuple[Office, Plan]]
+COMMAND = [sys.executable, "-c", "from densedpo.cli import main; main()", "study"]
 FOUR = ("first", "second", "tie", "cannot_judge")
 
 
@@ -275,15 +279,13 @@ def test_a_study_of_nothing_is_refused(project: Project) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", "from densedpo.cli import main; main()", "study", *arguments]
-    return subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_command_serves_until_stopped_and_says_what_was_answered(project: Project, tmp_path: Path) -> None:
     common = ("--evaluation", NAME, "--project", str(project.root))
-    run = [sys.executable, "-c", "from densedpo.cli import main; main()", "study", "serve", "--port", "0", *common]
-    models = ("--models", ",".join(MODELS))
-    with subprocess.Popen([*run, *models], stderr=subprocess.PIPE, text=True) as process:
+    serve = [*COMMAND, "serve", "--port", "0", "--models", ",".join(MODELS), *common]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(
             re.search(r"study page: http://127\.0\.0\.1:(\d+)/", line) for line in process.stderr if "page:" in line
@@ -312,3 +314,19 @@ def test_the_commands_invite_and_refuse_to_be_reached_by_anybody(project: Projec
     with LabelStore.open(project.evaluation(NAME) / "study.db") as store, store.database.reading() as connection:
         assert connection.exec_driver_sql("SELECT name, role FROM people").all() == [("ann", "admin")]
     assert not project.labels.exists()
+
+
+def test_a_study_of_what_evaluate_left(tuned: Project, tiny_model_folder: Path) -> None:
+    run(tuned, tiny_model_folder, "tuned", seeds=1)
+    office, plan = open_study_of(tuned, study_settings(), "e", [], None)
+    assert [item.pairing for item in plan.of("models")] == [("base", "tuned")] * 2
+    rater = Rater(office, plan)
+    while (task := rater.next()) is not None:
+        rater.do(task)
+    office.close()
+    found = study_results(tuned, "e")
+    assert (found["answers"], found["prompts"], found["pairings"][0]["a"]) == (8, 2, "tuned")
+    run(tuned, tiny_model_folder, "tuned", seeds=1)  # evaluating again makes the same videos: answers go on counting
+    office, again = open_study_of(tuned, study_settings(), "e", [], None)
+    office.close()
+    assert again == plan
