@@ -16,6 +16,7 @@ from tests.unit.labels.judges.doubles import Double, brighter, images_of, noise_
 from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError
 from densedpo.labels.answers import ANSWERS
+from densedpo.labels.judges import votes
 from densedpo.labels.judges.answerer import Question, Reply
 from densedpo.labels.judges.base import BudgetError, Judge, OrderedJudge, SegmentPair
 from densedpo.labels.judges.vlm import VlmJudge
@@ -302,3 +303,9 @@ def test_a_whole_clip_is_bounded() -> None:
     judge, double = judge_by(lambda question: saying("tie"))
     judge.judge(SegmentPair(frames, frames, 24.0))
     assert len(images_of(double.asked[0])) == 64
+
+
+def test_a_judge_that_believes_one_order_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(votes, "agreed", lambda given: given[0])
+    with pytest.raises(AssertionError):
+        test_a_judge_that_always_says_the_same_prefers_nothing.hypothesis.inner_test("first", 0.5, False)  # type: ignore[attr-defined]
