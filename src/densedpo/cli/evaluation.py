@@ -52,7 +52,6 @@ def evaluate(
         settings = call.settings
         return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
     from densedpo.errors import ConfigError
-    from densedpo.evaluation.pool import parse_shard
     from densedpo.evaluation.prompts import find_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation
     from densedpo.evaluation.scorers import FrameScorer
