@@ -164,9 +164,13 @@ def _ask_all(judge: Judge, asked: Mapping[Key, Trial]) -> dict[Key, Judgement]:
             return judge.judge_in_order(pair)
         return judge.judge(pair)
 
-    with ThreadPoolExecutor(judge.parallel, "self-test") as pool:
+    pool = ThreadPoolExecutor(judge.parallel, "self-test")
+    try:
         answers = track(pool.map(ask, asked.values()), f"testing the judge ({judge.name})", total=len(asked))
         return dict(zip(asked, answers, strict=True))
+    finally:
+        # broken off, nothing new is begun; what is under way ends when the service is closed
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _checks(trials: Trials, said: Mapping[Key, Judgement]) -> Iterable[Check]:

@@ -97,7 +97,7 @@ def test_half_of_all_calls_go_wrong(project: Project) -> None:
     plan = {kind: 5 * share for kind, share in TEN_PERCENT.items() if kind not in ("drip", "timeout")}
     with FakeEndpoint(steady, plan) as fake:
         for _ in range(5):
-            judged(project, fake, parallel=16)
+            judged(project, fake, parallel=16, max_attempts=6)
             if len(stored(project)) == PAIRS * SEGMENTS:
                 break
         assert max(fake.record.whole.values()) == 1
