@@ -52,6 +52,7 @@ def evaluate(
         settings = call.settings
         return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
     from densedpo.errors import ConfigError
+    from densedpo.evaluation.headlines import headlines
     from densedpo.evaluation.prompts import find_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation
     from densedpo.evaluation.scorers import FrameScorer
@@ -66,7 +67,7 @@ def evaluate(
     part = parse_shard(shard) if shard else None
     chosen, prompt_set = find_prompts(prompts) if prompts else (held_out_prompts(), HELD_OUT)
     runs = run or finished_runs(call.project)
-    return run_evaluation(
+    summary = run_evaluation(
         call.project,
         call.settings,
         runs,
@@ -76,3 +77,6 @@ def evaluate(
         prompt_set=prompt_set,
         shard=part,
     )
+    for line in headlines(summary) if "overall" in summary else []:
+        say(line)
+    return summary

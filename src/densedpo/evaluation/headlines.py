@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from densedpo.evaluation.properties import LARGE
+
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences of a summary: models first, then curves, controls, alarms and what can be seen at all."""
@@ -20,5 +22,8 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     lines.append(summary["controls"]["frozen"]["sentence"])
     if summary["controls"]["identical"]:
         lines.append(summary["controls"]["identical"]["sentence"])
-    lines += [alarm["sentence"] for alarm in summary["properties"]["alarms"]]
+    alarms = summary["properties"]["alarms"]
+    lines += [alarm["sentence"] for alarm in alarms if alarm["large"]]
+    if small := sum(not alarm["large"] for alarm in alarms):
+        lines.append(f"Held-out properties: {small} small shifts, below {100 * LARGE:.0f} %; they are in summary.json.")
     return [*lines, summary["power"]["sentence"]]

@@ -17,6 +17,7 @@ from densedpo.evaluation.paired import BASE
 from densedpo.intervals import Interval
 
 PREFIX = "property_"
+LARGE = 0.05  # shifts of this share of the base's value are said aloud; smaller ones are in the summary
 _FRAMES = 9
 PROPERTIES: dict[str, dict[str, str]] = {
     "size": {"label": "subject size", "unit": "", "sentence": "Share of the picture that stands out."},
@@ -61,8 +62,12 @@ def alarms(
             if shift is None or shift.low <= 0 <= shift.high:
                 continue
             base = scores[BASE][name]
-            said = f"{PROPERTIES[name]['label']} {'rose' if shift.mean > 0 else 'fell'} by {abs(shift.mean):.3g} "
-            said += f"[{shift.low:+.3g}, {shift.high:+.3g}]" + (f" from {base.mean:.3g}" if base else "")
+            # a drift is a share already
+            whole = 1.0 if name == "texture_drift" or base is None else abs(base.mean)
+            share = abs(shift.mean) / whole if whole else 1.0
+            said = f"{PROPERTIES[name]['label']} {'rose' if shift.mean > 0 else 'fell'} by {100 * share:.2g} % "
+            said += f"({shift.mean:+.3g} [{shift.low:+.3g}, {shift.high:+.3g}])"
             sentence = f"{model}: {said}. Nothing trained on it: look whether the judge is paid in it."
-            found.append({"model": model, "property": name, "sentence": sentence})
+            found.append({"model": model, "property": name, "share": share, "large": share >= LARGE})
+            found[-1]["sentence"] = sentence
     return found

@@ -118,7 +118,11 @@ def test_a_property_that_shifts_is_an_alarm_in_words() -> None:
     found = analysed({"gain": 1.0, "brighter": 0.1})["properties"]
     (alarm,) = [entry for entry in found["alarms"] if entry["property"] == "brightness"]
     assert alarm["model"] == "m0"
-    assert "brightness rose by 0.1" in alarm["sentence"] and "from 0.5" in alarm["sentence"]
+    assert "brightness rose by 20 % (+0.1" in alarm["sentence"]
+    assert alarm["large"] and alarm["share"] == pytest.approx(0.2, abs=0.01)
+    (small,) = [a for a in analysed({"brighter": 0.02})["properties"]["alarms"] if a["property"] == "brightness"]
+    assert not small["large"]
+    assert any("small shifts" in line for line in headlines(analysed({"brighter": 0.02})))
 
 
 def test_properties_of_pictures() -> None:
