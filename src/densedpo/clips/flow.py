@@ -60,6 +60,14 @@ def pixel_grid(height: int, width: int) -> Map:
     return grid
 
 
+def lengths(vectors: Map) -> Map:
+    """Return the length [h, w] of each of ``vectors`` [h, w, 2]."""
+    # not cv2.magnitude: its last digit depends on where in memory the values lie
+    squares = vectors * vectors
+    found: Map = np.sqrt(squares[..., 0] + squares[..., 1])
+    return found
+
+
 def top_mean(values: Map, share: float = TOP_SHARE) -> float:
     """Return the mean of the largest ``share`` of ``values``."""
     count = max(1, round(share * values.size))

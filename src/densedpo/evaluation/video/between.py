@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densedpo.clips.camera import camera_flow, fit_camera
-from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, near, pixel_grid, smooth_change
+from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, lengths, near, pixel_grid, smooth_change
 
 Luma = NDArray[np.uint8]
 Places = NDArray[np.bool_]
@@ -85,8 +85,8 @@ class Follower:
         forward = over(camera, forward, leaving)
         backward = over(camera_back, backward, arrived)
         gap = forward + at_ends(backward, forward)
-        astray = cv2.magnitude(gap[..., 0], gap[..., 1])
-        slack = _SLACK_PX + _SLACK_SHARE * cv2.magnitude(forward[..., 0], forward[..., 1])
+        astray = lengths(gap)
+        slack = _SLACK_PX + _SLACK_SHARE * lengths(forward)
         return Between(
             forward=forward,
             backward=backward,

@@ -54,5 +54,6 @@ def picture(image: NDArray[np.uint8]) -> Picture:
 
 
 def _sharpness(luma: NDArray[np.uint8]) -> float:
-    slopes = (cv2.Sobel(luma, cv2.CV_32F, *order, ksize=1, scale=0.5 / 255) for order in ((0, 1), (1, 0)))
-    return float(np.sqrt(sum(cv2.norm(slope, cv2.NORM_L2SQR) for slope in slopes) / luma.size))
+    # whole numbers, so that the sum does not depend on its order
+    slopes = (cv2.Sobel(luma, cv2.CV_16S, *order, ksize=1) for order in ((0, 1), (1, 0)))
+    return float(np.sqrt(sum(cv2.norm(slope, cv2.NORM_L2SQR) for slope in slopes) / luma.size)) / (2 * 255)

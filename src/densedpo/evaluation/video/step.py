@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.flow import Map, follow, grey, top_mean
+from densedpo.clips.flow import Map, follow, grey, lengths, top_mean
 from densedpo.clips.measure import flicker
 from densedpo.evaluation.video.between import Between, Places, over
 
@@ -86,21 +86,21 @@ def step(
     things = now.leaving & (now.consistent if last is None else last.arrived)
     camera = now.camera * (per_px / seconds[0])
     velocity = over(camera, _settled(now.forward, things) * (per_px / seconds[0]), things)
-    speed = _length(velocity)
+    speed = lengths(velocity)
     slowest = SLOWEST_SHARE * min(length * px for length, px in zip(speed.shape[::-1], per_px, strict=True))
     acceleration = 0.0
     if last is not None:
         back_px_s = per_px / seconds[1]
         came = over(last.camera_back * back_px_s, _settled(last.backward, things) * back_px_s, things)
-        acceleration = _mean(_length(velocity + came)) / (sum(seconds) / 2)
+        acceleration = _mean(lengths(velocity + came)) / (sum(seconds) / 2)
     brought = follow(after.colour, now.forward)
     covered = int(np.count_nonzero(now.consistent))
     change = cv2.norm(brought, before.colour, cv2.NORM_L1, now.consistent.view(np.uint8))
     return Step(
         motion_px_s=_mean(speed),
         top_motion_px_s=top_mean(speed),
-        camera_motion_px_s=_mean(_length(camera)),
-        object_motion_px_s=_mean(_length(velocity - camera)),
+        camera_motion_px_s=_mean(lengths(camera)),
+        object_motion_px_s=_mean(lengths(velocity - camera)),
         moving_share=np.count_nonzero(speed > slowest) / speed.size,
         flow_acceleration_px_s2=acceleration,
         warp_error=change / (3 * 255 * covered) if covered else 1.0,
@@ -127,9 +127,6 @@ def _settled(flow: Map, things: Places) -> Map:
     return settled
 
 
-def _length(vectors: Map) -> Map:
-    return cv2.magnitude(vectors[..., 0], vectors[..., 1]).astype(np.float32, copy=False)
-
-
 def _mean(values: Map) -> float:
-    return float(cv2.mean(values)[0])
+    # not cv2.mean: its last digits depend on where in memory the values lie
+    return float(values.mean(dtype=np.float64))
