@@ -98,6 +98,22 @@ def test_counts_shares_and_net_win_of_a_table_made_by_hand() -> None:
     assert any("dense against base" in line for line in lines(found))
 
 
+def test_the_order_of_models_mirrors_the_table() -> None:
+    rng = stream("test", "mirror")
+    tables = []
+    given = {prompt: str(rng.choice(["base", "dense", "tie"], p=[0.2, 0.5, 0.3])) for prompt in PROMPTS}
+    for models in (("base", "dense"), ("dense", "base")):
+        plan = plan_of(models)
+        sides = {prompt: {models[0]: "a", models[1]: "b", "tie": "tie"}[chosen] for prompt, chosen in given.items()}
+        events = [event for item in plan.items.values() for event in said(item, [sides[item.prompt_id]])]  # type: ignore[list-item]
+        tables.append(question(results_of(gather(plan, events), keep_flagged=True), "text_alignment"))
+    one, other = tables
+    assert (one["win"], one["tie"], one["lose"]) == (other["lose"], other["tie"], other["win"])
+    assert one["net_win"]["low"] == pytest.approx(-other["net_win"]["high"], abs=0.02)
+    assert one["p"] == other["p"]
+    assert one["preferred"] == other["preferred"]
+
+
 def test_unanimous_answers_are_not_certain() -> None:
     prompts = [f"p{number}" for number in range(10)]
     wins, ties, losses = (net_win([value] * 10, prompts) for value in (1, 0, -1))

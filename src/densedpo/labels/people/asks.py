@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from densedpo.errors import LabelError
 from densedpo.keys import content_id
@@ -57,10 +57,6 @@ class Asked(Protocol):
     def questions(self) -> Sequence[Question]:
         """Return the questions about the whole; none where segments are asked about."""
 
-    @property
-    def choices(self) -> Sequence[ShownAnswer]:
-        """Return the answers that may be given."""
-
     def shown(self, card: Card, differences: Sequence[float] | None) -> list[SegmentShown]:
         """Return the parts of an item as the page sees them."""
 
@@ -82,7 +78,6 @@ class Segments:
     """Which side is better in each segment, and in the whole clip where ``whole_clip``."""
 
     questions: Sequence[Question] = ()
-    choices: Sequence[ShownAnswer] = get_args(ShownAnswer)
 
     def __init__(self, segment_s: float, *, whole_clip: bool, offer_ties_below: float) -> None:
         """Ask about segments of ``segment_s`` seconds; ties are offered under a difference in 8-bit levels."""

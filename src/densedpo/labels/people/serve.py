@@ -51,7 +51,7 @@ def run(office: Office, team: Callable[[Office], dict[str, Any]], verb: str) -> 
     chosen = office.settings.serve
     try:
         check_reach(office, verb)
-        listening = listen(chosen.host, chosen.port)
+        listening = listen(chosen.host, chosen.port, _SECTIONS[verb])
         host, port = listening.getsockname()[:2]
         named = f"[{host}]" if ":" in host else host
         url = chosen.public_url or f"http://{named}:{port}/"
@@ -113,8 +113,8 @@ def check_reach(office: Office, verb: str = "label") -> None:
         )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on host and port.
+def listen(host: str, port: int, section: str = "serve") -> socket.socket:
+    """Return a socket that listens on host and port, which the settings of ``section`` name.
 
     Raises:
         ConfigError: if the address cannot be had.
@@ -128,7 +128,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(_QUEUED_CONNECTIONS)
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ConfigError(f"serve.host, serve.port: cannot listen on {host} port {port} ({error})") from None
+        raise ConfigError(f"{section}.host, {section}.port: cannot listen on {host} port {port} ({error})") from None
     return listening
 
 
