@@ -20,6 +20,8 @@ from densedpo.keys import stream
 Level = Literal["nominal", "ordinal"]
 Table = NDArray[np.float64]
 _DRAWS = 1000
+_MANY = 5000
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,29 @@ def share(hits: Sequence[bool], clusters: Sequence[str], what: str) -> Estimate:
     """Return the share of hits; ``what`` names the things counted, for where there are none."""
     if not hits:
         return absent(f"there are no {what}")
-    found = cluster_bootstrap([float(hit) for hit in hits], clusters, seed=what, shares=True)
+    found = _linear(hits, clusters) or cluster_bootstrap([float(hit) for hit in hits], clusters, seed=what, shares=True)
     if found is None:
         value = sum(hits) / len(hits)
         return Estimate(value, None, None, len(hits), f"interval: because all {what} are about one pair")
     return _estimate(found, len(hits))
+
+
+def _linear(hits: Sequence[bool], clusters: Sequence[str]) -> Interval | None:
+    """Return the share with the normal interval of a ratio of cluster sums; None for few clusters or only one value.
+
+    se^2 = G / (G - 1) sum over clusters of (hits - share x count)^2 / n^2. With thousands of clusters it is what the
+    bootstrap would say, in a thousandth of the time and memory.
+    """
+    if len(hits) <= _MANY or all(hits) or not any(hits):
+        return None
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    right, count = np.bincount(index, weights=np.asarray(hits, dtype=np.float64)), np.bincount(index)
+    if len(count) <= _MANY:
+        return None
+    mean = float(right.sum() / count.sum())
+    spread = np.square(right - mean * count).sum() * len(count) / (len(count) - 1)
+    reach = 1.959964 * float(np.sqrt(spread)) / len(hits)
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(count))
 
 
 def median(values: Sequence[float], what: str) -> Estimate:
@@ -135,8 +155,11 @@ def resampled(tables: list[Table], n: int, measure: Callable[[Table], float | No
         return Estimate(value, None, None, n, "interval: because it rests on one pair")
     rng = stream("reliability", "bootstrap", len(tables), n)
     stacked = np.stack(tables)
-    chosen = rng.multinomial(len(tables), np.full(len(tables), 1 / len(tables)), size=_DRAWS)
-    drawn = [measure(table) for table in np.tensordot(chosen, stacked, axes=1)]
+    shares = np.full(len(tables), 1 / len(tables))
+    drawn = []
+    for _ in range(_DRAWS // _AT_ONCE):  # all at once would take gigabytes
+        chosen = rng.multinomial(len(tables), shares, size=_AT_ONCE)
+        drawn += [measure(table) for table in np.tensordot(chosen, stacked, axes=1)]
     known = [draw for draw in drawn if draw is not None]
     if len(known) < 0.95 * _DRAWS:
         return Estimate(value, None, None, n, "interval: because too few pairs hold different answers")

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.labels.conftest import Fill, event
 
 from densedpo.errors import LabelError
+from densedpo.intervals import cluster_bootstrap
 from densedpo.keys import stream
 from densedpo.labels.accuracy import accuracy_of, judge_report, table_row
 from densedpo.labels.accuracy_text import accuracy_lines
@@ -19,6 +20,7 @@ from densedpo.labels.calibration_error import calibration, equal_count_bins
 from densedpo.labels.gold import write_gold
 from densedpo.labels.position import answers_in_order, position
 from densedpo.labels.reference import Question, majorities, reference
+from densedpo.labels.reliability import share
 
 
 def judged(pair_id: str, segment: int, answer: str | None, **changes: Any) -> AnswerEvent:
@@ -144,6 +146,19 @@ def test_a_wrong_accuracy_is_outside_the_interval() -> None:
     said, truth = simulated(0.7, 0.0, 400, 1)
     mirrored = {question: -label for question, label in said.items()}
     assert table_row(mirrored, truth, said.keys())["ties_skipped"]["high"] < 0.4
+
+
+def test_thousands_of_pairs_take_the_normal_interval_which_is_the_bootstraps() -> None:
+    rng = stream("test accuracy", "many")
+    pairs = [f"p{number // 3}" for number in range(18_000)]
+    hits = (rng.uniform(size=18_000) < np.repeat(rng.uniform(0.4, 1, size=6000), 3)).tolist()
+    found, drawn = share(hits, pairs, "answers"), cluster_bootstrap([float(hit) for hit in hits], pairs, draws=500)
+    assert drawn is not None and found.low is not None and found.high is not None
+    assert found.value == pytest.approx(drawn.mean)
+    assert found.high - found.low == pytest.approx(drawn.high - drawn.low, rel=0.1)
+    naive = 2 * 1.96 * np.sqrt(0.7 * 0.3 / 18_000)
+    assert found.high - found.low > 1.03 * naive  # segments of a pair are no independent witnesses
+    assert share([True] * 18_000, pairs, "answers").low < 1  # type: ignore[operator]
 
 
 def test_equal_count_bins_never_split_a_value() -> None:
