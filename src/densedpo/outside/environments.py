@@ -89,7 +89,8 @@ def install_steps(recipe: Recipe, folder: Path) -> list[list[str]]:
 
 def weight_steps(recipe: Recipe, folder: Path) -> list[list[str]]:
     """Return the commands that fetch the weights: large, so they are left to the user."""
-    hub = str(folder / "venv" / "bin" / ("hf" if recipe.serve else "huggingface-cli"))
+    old = any(line.startswith("huggingface-hub") and "<1" in line for line in recipe.requirements)
+    hub = str(folder / "venv" / "bin" / ("huggingface-cli" if old else "hf"))
     return [
         [hub, "download", name, "--local-dir", str(folder / "weights" / name.rpartition("/")[2])]
         for name in recipe.weights

@@ -48,7 +48,7 @@ def test_a_recipe_says_all_that_one_needs_to_know(name: str, tmp_path: Path) -> 
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no such recipe; there are unifiedreward, vbench"):
+    with pytest.raises(ConfigError, match="no such recipe; there are clip, unifiedreward"):
         load_recipe("vebnch")
 
 
