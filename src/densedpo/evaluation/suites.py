@@ -82,6 +82,13 @@ SUITES: Mapping[str, Suite] = {
         },
         sentence="Scores that a language model gives after thinking aloud, from 1 to 5.",
     ),
+    "clip": Suite(
+        {
+            "text_alignment": _higher("text alignment", "Mean cosine of prompt and frames by CLIP or SigLIP."),
+            "frame_likeness": _higher("frame likeness", f"Mean cosine of neighbouring frames. {_STILL}"),
+        },
+        sentence="Frames one by one: no motion is seen, and of long prompts only the beginning.",
+    ),
     "videoreward": Suite(
         {
             "VQ": _higher("visual quality", "VideoReward, in standard deviations."),
