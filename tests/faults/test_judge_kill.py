@@ -24,7 +24,7 @@ from densedpo.labels.store import LabelStore
 from densedpo.store.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
-KILLS = int(os.environ.get("JUDGE_KILLS", "100"))
+KILLS = int(os.environ.get("JUDGE_KILLS", "40"))
 WORKERS = 4
 LATENCY_S = 0.02
 SCRIPT = Path(__file__).with_name("judging.py")

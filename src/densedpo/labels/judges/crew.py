@@ -133,8 +133,7 @@ class Crew:
         self._held -= work.frame_bytes
         if isinstance(error, MediaError):
             return [Done(work, work.asked[0], None, error)]
-        self.error = self.error or error
-        return []
+        return self._end(error)
 
     def _after_judging(self, judged: Future[Judgement], work: PairWork, segment: int) -> list[Done]:
         self._judging -= 1
@@ -146,5 +145,10 @@ class Crew:
         error = judged.exception()
         if error is None:
             return [Done(work, segment, judged.result())]
+        return self._end(error)
+
+    def _end(self, error: BaseException) -> list[Done]:
+        """Remember the first error and begin nothing new."""
         self.error = self.error or error
+        self._workers.shutdown(wait=False, cancel_futures=True)
         return []

@@ -58,6 +58,7 @@ class _Line:
     output_limit: OutputLimit = "max_tokens"
     answered: bool = False
     failures: int = 0  # questions, one after the other
+    down: ServiceError | ConfigError | None = None
 
 
 class Endpoint:
@@ -138,6 +139,8 @@ class Endpoint:
     def ask(self, question: Question) -> Reply:
         """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
 
+        After an error of the service, or of key or model, every other question raises the same one.
+
         Raises:
             BudgetError: if the question could cost more than is left.
             ConfigError: if the service refuses the key, the model or the request as such.
@@ -168,6 +171,8 @@ class Endpoint:
         return request_of(question, self._model, self.mode, self._line.output_limit)
 
     async def _ask(self, question: Question) -> Reply:
+        if self._line.down is not None:
+            raise self._line.down
         key, cut_key = self.keys_of(question)
         known = self.known(question) if self._recall else None
         if known is not None:
@@ -214,7 +219,7 @@ class Endpoint:
             if trouble.kind == "refused":
                 reply, trouble = replace(reply, outcome="refused"), None
         self._line.meter.cost += cost
-        await self._ledger.settle(set_aside, cost, reply.tokens)
+        await self._ledger.settle(set_aside, cost, reply.tokens if trouble is None else None)
         return replace(reply, cost=cost), trouble
 
     async def _send(self, question: Question) -> bytes:
@@ -246,20 +251,29 @@ class Endpoint:
             return True
         if trouble.kind == "request":
             # newer services and reasoning models know the limit of the answer's length by another name
-            if self._line.output_limit == "max_tokens" and "max_completion_tokens" in trouble.why:
+            if "max_completion_tokens" in trouble.why:
                 self._line.output_limit = "max_completion_tokens"
                 return True
             # others were answered: it is this question that the service does not take
             if self._line.answered:
                 return False
-        self._loop.cancel_others()
         where = f"{self._url} refuses model {self._model!r}"
-        variable = self._settings.key_variable
+        variable, why = self._settings.key_variable, trouble.why
         if trouble.kind == "quota":
-            raise ServiceError(f"judge.base_url: the quota of the key in ${variable} is used up ({trouble.why})")
+            raise self._stop(
+                ServiceError(f"judge.base_url: the quota of the key in ${variable} is used up ({why}); pay and repeat")
+            )
         if trouble.kind == "key":
-            raise ConfigError(f"judge.key_variable: {where} to the key in ${variable} ({trouble.why}); check both")
-        raise ConfigError(f"judge.model: {where} ({trouble.why}); check address, model and the key in ${variable}")
+            raise self._stop(ConfigError(f"judge.key_variable: {where} to the key in ${variable} ({why}); check both"))
+        error = ConfigError(f"judge.model: {where} ({why}); check address, model and the key in ${variable}")
+        # asked in another way the same request may be taken
+        raise error if trouble.kind == "request" else self._stop(error)
+
+    def _stop(self, error: ServiceError | ConfigError) -> ServiceError | ConfigError:
+        """Return an error after which nothing is asked any more: what is under way ends."""
+        self._line.down = error
+        self._loop.cancel_others()
+        return error
 
     async def _wait(self, question: Question, calls: int, trouble: Trouble) -> None:
         """Wait before the next attempt: as long as the service asks, and with full jitter."""
@@ -272,11 +286,11 @@ class Endpoint:
     def _count_failure(self, why: str) -> None:
         self._line.failures += 1
         if self._line.failures >= _MOST_FAILURES:
-            self._line.failures = 0
-            self._loop.cancel_others()
-            raise ServiceError(
-                f"judge.base_url: {self._url} failed {_MOST_FAILURES} questions in a row ({why}); see to the service, "
-                "then repeat the command to go on"
+            raise self._stop(
+                ServiceError(
+                    f"judge.base_url: {self._url} failed {_MOST_FAILURES} questions in a row ({why}); see to the "
+                    "service, then repeat the command to go on"
+                )
             )
 
 

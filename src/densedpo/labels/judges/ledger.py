@@ -121,13 +121,14 @@ class Ledger:
         return self.prices.cost({name: round(count * self._excess[name]) for name, count in most.items()})
 
     async def settle(self, reservation: Reservation, dollars: float, tokens: Mapping[str, int] | None = None) -> None:
-        """Book what a request did cost in place of what was set aside; ``tokens`` as the service counted them.
+        """Book what a request did cost in place of what was set aside.
 
-        The booking is durable with the reply that is stored next.
+        ``tokens`` are those that the service counted with its reply, empty if it counts none; None without a reply. The
+        booking is durable with the reply that is stored next.
         """
         for name, count in (tokens or {}).items():
             self._excess[name] = max(self._excess[name], count / max(1, reservation.tokens[name]))
-        self._measured = self._measured or bool(tokens)
+        self._measured = self._measured or tokens is not None
         self._spent += dollars
         self._replies.book(reservation.number, dollars)
         if self._budget is not None:

@@ -119,12 +119,16 @@ def test_prices_and_estimates() -> None:
     assert 4 * 300 < likely["input"] < most["input"]
 
 
-@pytest.mark.parametrize("learned", [True, False])
-def test_until_a_service_is_known_one_asks_at_a_time(tmp_path: Path, learned: bool) -> None:
+LEARNED: list[tuple[dict[str, int] | None, int]] = [({"input": 5, "output": 5}, 5), ({}, 5), (None, 1)]
+
+
+@pytest.mark.parametrize(("counted", "at_once"), LEARNED, ids=["counts", "counts nothing", "failed"])
+def test_until_a_service_is_known_one_asks_at_a_time(
+    tmp_path: Path, counted: dict[str, int] | None, at_once: int
+) -> None:
     async def run(replies: Replies) -> int:
         ledger = Ledger(Prices(1.0, 1.0), 100.0, replies)
-        if learned:
-            await ledger.settle(await ledger.reserve(question()), 0.1, {"input": 5, "output": 5})
+        await ledger.settle(await ledger.reserve(question()), 0.1, counted)
         tasks = [asyncio.create_task(ledger.reserve(question(number))) for number in range(5)]
         await asyncio.sleep(0.3)
         through = sum(task.done() for task in tasks)
@@ -133,4 +137,4 @@ def test_until_a_service_is_known_one_asks_at_a_time(tmp_path: Path, learned: bo
         return through
 
     with Replies(tmp_path / "r.db") as replies:
-        assert asyncio.run(run(replies)) == (5 if learned else 1)
+        assert asyncio.run(run(replies)) == at_once
