@@ -134,17 +134,19 @@ def test_people_of_one_prompt_are_no_independent_witnesses() -> None:
     assert clustered.high - clustered.low > 2 * (naive.high - naive.low)
 
 
-def test_equal_models_are_told_apart_no_oftener_than_said() -> None:
-    rng, covered = stream("test", "equal models"), 0
-    for _ in range(300):
-        of_prompt = rng.uniform(-0.6, 0.6, 24)  # some prompts suit one model: people of a prompt agree
-        chances = np.clip(0.35 + of_prompt[:, None] * 0.5 + np.zeros((24, 3)), 0.02, 0.7)
-        draws = rng.uniform(size=(24, 3))
+@pytest.mark.parametrize("prompts", [10, 40])
+def test_equal_models_are_told_apart_no_oftener_than_said(prompts: int) -> None:
+    rng, covered = stream("test", "equal models", prompts), 0
+    names = np.repeat([f"p{number}" for number in range(prompts)], 3).tolist()
+    for _ in range(500):
+        # some prompts suit one model, so that people of a prompt agree
+        chances = 0.35 + rng.uniform(-0.3, 0.3, (prompts, 1))
+        draws = rng.uniform(size=(prompts, 3))
         values = np.where(draws < chances, 1, np.where(draws < 0.7, -1, 0))
-        found = net_win(values.ravel().tolist(), np.repeat([f"p{n}" for n in range(24)], 3).tolist())
+        found = net_win(values.ravel().tolist(), names)
         assert found
         covered += found.low <= 0 <= found.high
-    assert covered >= 0.93 * 300
+    assert covered >= 0.93 * 500
 
 
 def test_agreement_stands_beside_every_rate() -> None:

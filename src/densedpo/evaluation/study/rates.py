@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
+from densedpo.evaluation.paired import Bootstrap
 from densedpo.evaluation.statistics import Outcomes, half_width, sign_test
 from densedpo.evaluation.study.votes import Vote
-from densedpo.intervals import Interval, cluster_bootstrap, wilson
+from densedpo.intervals import Interval, wilson
 from densedpo.labels.reliability import absent, krippendorff, share
 
 OUTCOMES = {"win": 1, "tie": 0, "lose": -1}
@@ -38,8 +43,7 @@ def rates(votes: Sequence[Vote]) -> dict[str, Any]:
         **{outcome: values.count(value) for outcome, value in OUTCOMES.items()},
         "cannot_judge": len(votes) - len(judged),
         "shares": {
-            outcome: _plain(cluster_bootstrap([value == v for v in values], prompts, seed="study", shares=True))
-            for outcome, value in OUTCOMES.items()
+            outcome: _plain(share_of([value == one for one in values], prompts)) for outcome, value in OUTCOMES.items()
         },
         "net_win": _plain(net),
         "half_width": half_width(net),
@@ -61,13 +65,38 @@ def net_win(values: Sequence[int], prompts: Sequence[str]) -> Interval | None:
     if count < 2:
         return None
     if len(set(values)) > 1:
-        return cluster_bootstrap(values, prompts, seed="study net")
+        return _mean(values, prompts, lowest=-1.0)
     certain = wilson(count, count)
     assert certain is not None
     if values[0] == 0:
         return Interval(0.0, certain.low - 1, 1 - certain.low, count)
     low = 2 * certain.low - 1
     return Interval(1.0, low, 1.0, count) if values[0] > 0 else Interval(-1.0, -1.0, -low, count)
+
+
+def share_of(hits: Sequence[bool], prompts: Sequence[str]) -> Interval | None:
+    """Return the share of hits with its interval; Wilson's where all are equal. None with fewer than two prompts."""
+    count = len(set(prompts))
+    if count < 2:
+        return None
+    if len(set(hits)) == 1:
+        return wilson(count if hits[0] else 0, count)
+    return _mean([int(hit) for hit in hits], prompts, lowest=0.0)
+
+
+def _mean(values: Sequence[int], prompts: Sequence[str], lowest: float) -> Interval | None:
+    """Return the mean of values from ``lowest`` to 1 with the evaluation's own interval over prompts (paired.py)."""
+    names, index = np.unique(prompts, return_inverse=True)
+    sums, answers = np.bincount(index, weights=values), np.bincount(index)
+    found = _bootstrap(len(names)).interval(sums.astype(np.float64), answers.astype(np.float64))
+    assert found is not None  # two prompts, and every prompt has an answer
+    # widened for few prompts, an interval may reach beyond what there is
+    return replace(found, low=max(lowest, found.low), high=min(1.0, found.high))
+
+
+@lru_cache(maxsize=64)
+def _bootstrap(count: int) -> Bootstrap:
+    return Bootstrap(count, seed="study")
 
 
 def agreement(judged: Sequence[Vote]) -> dict[str, Any]:
