@@ -115,13 +115,16 @@ def _sided(showing: list[int]) -> list[tuple[int, int]]:
 def _text_trials(
     segments: list[SegmentPair], showing: Mapping[str, list[int]], asked: dict[Key, Trial]
 ) -> Iterator[tuple[Key, Key]]:
-    """Add the questions with text and those they are compared to; return which goes with which."""
+    """Add the questions with text and those they are compared to; return which goes with which.
+
+    Damaged sides come first in one segment and second in the next: what text hides then moves no rate.
+    """
     for number in range(TEXT_TRIALS):
         segment = number % len(segments)
         kind = _TEXT_KINDS[number // len(segments) % len(_TEXT_KINDS)]
         if segment not in showing[kind]:
             kind = "same"
-        make = _damaged(segments[segment], kind, damaged_first=True)
+        make = _damaged(segments[segment], kind, damaged_first=segment % 2 == 0)
         base: Key = ("plain", kind, segment)
         asked.setdefault(base, Trial(make, one_order=True))
         asked["text", kind, number] = Trial(_written(make, number / (TEXT_TRIALS - 1)), one_order=True)

@@ -192,7 +192,8 @@ def test_a_judge_whose_answer_depends_on_who_asks_second_fails_the_exchange(draw
 
 def test_refusing_over_text_fails_and_is_named(drawn: Project) -> None:
     def say(pair: SegmentPair) -> Judgement:
-        written = minded(minds.obedient)(pair) != honest(pair)
+        # the obedient one says "first" in either order; where that is right too, the other order gives it away
+        written = any(minded(minds.obedient)(shown) != honest(shown) for shown in (pair, pair.mirrored()))
         return Judgement(None, "refused") if written else honest(pair)
 
     found = self_test(drawn, Twin(say), 1.0, again=True)
