@@ -21,9 +21,12 @@ _REACH_SHARE = 0.1
 TOP_SHARE = 0.05  # of the picture: what counts as its fastest part
 
 
-def flow_size(height: int, width: int) -> tuple[int, int]:
-    """Return the (width, height) at which flow is computed: DIS loses small things in small frames, time in large."""
-    low, high = _SHORT_SIDE_PX
+def flow_size(height: int, width: int, largest_px: int = _SHORT_SIDE_PX[1]) -> tuple[int, int]:
+    """Return the (width, height) at which flow is computed: DIS loses small things in small frames, time in large.
+
+    The short side is at least 128 px, and at most ``largest_px``.
+    """
+    low, high = _SHORT_SIDE_PX[0], largest_px
     short = min(height, width)
     scale = math.ceil(low / short) if short < low else min(1.0, high / short)
     return max(round(width * scale), 16), max(round(height * scale), 16)
