@@ -47,7 +47,8 @@ def test_every_pairing_meets_once_on_every_prompt_from_one_seed() -> None:
         assert len({take.seed for item in own for take in (item.a, item.b)}) == 1
     assert {item.a.seed for item in items} == {0, 1}  # not always the same seed
     assert len([i for i in planned(seeds_per_prompt=2) if i.kind == "models"]) == 72
-    assert [item.item_id for item in planned()] == [item.item_id for item in planned()]
+    again = plan_items(samples(), PROMPTS, MODELS[::-1], QUESTIONS, StudySettings())
+    assert [item.item_id for item in planned()] == [item.item_id for item in again]
 
 
 def test_models_meet_themselves_and_videos_too() -> None:
@@ -148,9 +149,9 @@ def test_the_plan_outlives_other_models_and_retires_other_videos(tmp_path: Path)
 def test_a_begun_study_asks_no_other_questions(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("- {code: better, name: Better, text: 'Which is better?'}\n", encoding="utf-8")
-    before = Plan(NAME, QUESTIONS, {}, {})
+    before = Plan(NAME, MODELS, QUESTIONS, {}, {})
     with pytest.raises(ConfigError, match="asks other questions already"):
-        merged(before, Plan(NAME, load_questions(file), {}, {}), {})
+        merged(before, Plan(NAME, MODELS, load_questions(file), {}, {}), {})
     assert merged(None, before, {}) is before
 
 

@@ -39,7 +39,7 @@ def plan_of(models: Sequence[str] = ("base", "dense"), prompts: int = 20, **chos
     }
     settings = StudySettings(**{"same_model_every": 0, "control_every": 0, **chosen})
     items = plan_items(samples, names, models, QUESTIONS, settings)
-    return Plan(NAME, QUESTIONS, {item.item_id: item for item in items}, {})
+    return Plan(NAME, tuple(models), QUESTIONS, {item.item_id: item for item in items}, {})
 
 
 def said(
@@ -101,11 +101,11 @@ def test_counts_shares_and_net_win_of_a_table_made_by_hand() -> None:
 def test_the_order_of_models_mirrors_the_table() -> None:
     rng = stream("test", "mirror")
     tables = []
-    given = {prompt: str(rng.choice(["base", "dense", "tie"], p=[0.2, 0.5, 0.3])) for prompt in PROMPTS}
+    answers: list[Answer] = ["a", "b", "tie"]
+    given = {prompt: answers[rng.choice(3, p=[0.2, 0.5, 0.3])] for prompt in PROMPTS}
     for models in (("base", "dense"), ("dense", "base")):
         plan = plan_of(models)
-        sides = {prompt: {models[0]: "a", models[1]: "b", "tie": "tie"}[chosen] for prompt, chosen in given.items()}
-        events = [event for item in plan.items.values() for event in said(item, [sides[item.prompt_id]])]  # type: ignore[list-item]
+        events = [event for item in plan.items.values() for event in said(item, [given[item.prompt_id]])]
         tables.append(question(results_of(gather(plan, events), keep_flagged=True), "text_alignment"))
     one, other = tables
     assert (one["win"], one["tie"], one["lose"]) == (other["lose"], other["tie"], other["win"])
@@ -250,7 +250,7 @@ def test_three_models_are_ranked() -> None:
 def test_answers_about_other_videos_count_for_nothing() -> None:
     plan = plan_of()
     gone, *kept = plan.items.values()
-    later = Plan(NAME, QUESTIONS, {item.item_id: item for item in kept}, {gone.item_id: gone})
+    later = Plan(NAME, plan.models, QUESTIONS, {item.item_id: item for item in kept}, {gone.item_id: gone})
     found = results_of(gather(later, [*said(gone, ["a"] * 4), *said(kept[0], ["b"] * 4)]))
     assert (found["answers"], found["answers_about_other_videos"]) == (4, 4)
 

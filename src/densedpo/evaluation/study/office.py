@@ -94,7 +94,7 @@ def open_study(
     samples = take_all(folder, rows, [*chosen, *earlier])
     prompts = {str(row["prompt_id"]): row["prompt"] for row in rows}
     wanted = plan_items(samples, prompts, chosen, asked, settings.study)
-    plan = merged(before, Plan(name, asked, {item.item_id: item for item in wanted}, {}), samples)
+    plan = merged(before, Plan(name, tuple(chosen), asked, {item.item_id: item for item in wanted}, {}), samples)
     write_plan(folder, plan)
     cards = prepare(project, name, wanted, copies=copies)
     shown = [item for item in wanted if item.item_id in cards]

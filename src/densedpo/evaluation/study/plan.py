@@ -60,9 +60,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a study asks or asked: ``items`` by id, about today's videos; ``retired``, about others."""
+    """All that a study asks or asked: ``items`` by id, about today's videos; ``retired``, about others.
+
+    ``models`` is the order in which results name them.
+    """
 
     evaluation: str
+    models: tuple[str, ...]
     questions: tuple[Question, ...]
     items: dict[str, Item]
     retired: dict[str, Item]
@@ -101,11 +105,12 @@ def plan_items(
     seeds = _common_seeds(samples, prompts, models)
     if not seeds:
         raise ConfigError(f"{', '.join(models)} share no prompt and seed; evaluate them together first")
-    digest = questions_digest(questions)
+    # sides in one order, however the models are named: the same comparison must stay the same item
+    models, digest = sorted(set(models)), questions_digest(questions)
     items = []
     for prompt_id, common in seeds.items():
         for seed in _drawn(common, settings.seeds_per_prompt, "seeds", prompt_id):
-            takes = [samples[model, prompt_id, seed] for model in dict.fromkeys(models)]
+            takes = [samples[model, prompt_id, seed] for model in models]
             for pair in combinations(takes, 2):
                 items.append(_item("models", digest, prompt_id, prompts[prompt_id], *pair))
     return items + _chance(samples, prompts, seeds, models, digest, len(items), settings)
@@ -154,12 +159,12 @@ def read_plan(folder: Path) -> Plan | None:
         {row["item_id"]: Item(**{**row, "a": Take(**row["a"]), "b": Take(**row["b"])}) for row in found[name]}
         for name in ("items", "retired")
     )
-    return Plan(found["evaluation"], questions, items, retired)
+    return Plan(found["evaluation"], tuple(found["models"]), questions, items, retired)
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """Keep the plan in ``evals/NAME``."""
-    shown: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "evaluation": plan.evaluation}
+    shown: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "evaluation": plan.evaluation, "models": plan.models}
     shown["questions"] = [question.model_dump() for question in plan.questions]
     shown |= {name: [asdict(i) for i in getattr(plan, name).values()] for name in ("items", "retired")}
     write_json(folder / PLAN_FILE, shown)
@@ -185,7 +190,10 @@ def merged(before: Plan | None, now: Plan, samples: Samples) -> Plan:
             items.setdefault(item_id, item)
         else:
             retired[item_id] = item
-    return replace(now, items=items, retired={key: item for key, item in retired.items() if key not in items})
+    models = tuple(dict.fromkeys((*now.models, *before.models)))
+    return replace(
+        now, models=models, items=items, retired={key: item for key, item in retired.items() if key not in items}
+    )
 
 
 def _common_seeds(samples: Samples, prompts: Mapping[str, str], models: Sequence[str]) -> dict[str, list[int]]:

@@ -11,7 +11,6 @@ from itertools import combinations
 from typing import Any
 
 from densedpo.evaluation.statistics import holm, power, share_half_width
-from densedpo.evaluation.study.plan import Item
 from densedpo.evaluation.study.ranking import ranking
 from densedpo.evaluation.study.raters import RULES, raters
 from densedpo.evaluation.study.rates import agreement, net_win, rates
@@ -44,7 +43,8 @@ def results_of(answers: Answers, *, keep_flagged: bool = False) -> dict[str, Any
     left_out = [] if keep_flagged else [rater["person"] for rater in measured if rater["flags"]]
     votes = [vote for vote in answers.votes if vote.task in VOTING_TASKS and vote.person not in left_out]
     between = [vote for vote in votes if vote.item.kind == "models"]
-    models = _models(plan.of("models"))
+    compared = {model for item in plan.of("models") for model in item.pairing}
+    models = [model for model in plan.models if model in compared]
     prompts = {vote.item.prompt_id for vote in between}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -94,16 +94,6 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 def _power(prompts: int) -> dict[str, Any]:
     return {"prompts": prompts, "half_width": share_half_width(prompts), "sentence": power(prompts, [])["sentence"]}
-
-
-def _models(items: Sequence[Item]) -> list[str]:
-    """Return the models in the order in which the plan first names them."""
-    found: list[str] = []
-    for item in items:
-        for model in item.pairing:
-            if model not in found:
-                found.append(model)
-    return found
 
 
 def _pairing(votes: Sequence[Vote], pair: tuple[str, str], codes: Sequence[str]) -> dict[str, Any]:
