@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from densedpo.store.project import Project
 
 HELD_BYTES = 2 * 2**30
 Shown = tuple[int, SegmentPair]
+_GATHERED_S = 0.02  # what comes within this time is stored together
 _READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
@@ -73,6 +75,8 @@ class Crew:
             yield [done for work in self._unasked for done in self._spared_of(work)]
         while self._reading or self._judging:
             first = self._inbox.get()
+            if self._judging > 1:
+                time.sleep(_GATHERED_S)
             done = [*first(), *self._arrived()]
             self._begin()  # before the caller takes its time to store
             if done:

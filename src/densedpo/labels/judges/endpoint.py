@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
-import itertools
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from densedpo.errors import ConfigError
 from densedpo.keys import content_id, stream
 from densedpo.labels.judges.answerer import Question, Reply
 from densedpo.labels.judges.base import ServiceError
+from densedpo.labels.judges.clients import Clients
 from densedpo.labels.judges.ledger import Ledger, Prices
 from densedpo.labels.judges.limits import Gate
 from densedpo.labels.judges.loop import LoopThread
@@ -27,8 +26,6 @@ from densedpo.labels.judges.replies import Replies
 from densedpo.labels.judges.wire import OutputLimit, StructuredMode, reply_of, request_of
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from densedpo.config import JudgeSettings
     from densedpo.labels.judges.trouble import Trouble
 
@@ -36,8 +33,6 @@ _MOST_BYTES = 1_000_000
 _MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
 _MOST_GARBLED = 2  # times that a question is asked again because the reply is no answer; models slip now and then
 _LONGEST_BACKOFF_S = 30.0
-_CONNECT_S = 10.0
-_WORKERS_PER_CLIENT = 8
 
 
 @dataclass
@@ -94,8 +89,7 @@ class Endpoint:
         self._recall = True
         self._settings, self._url, self._model = settings, settings.base_url, settings.model
         self._replies, self._backoff_s = replies, backoff_s
-        self._all_clients = _clients(settings)
-        self._clients = itertools.cycle(self._all_clients)
+        self._clients = Clients(settings)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         self._ledger = Ledger(prices, settings.budget, replies)
         self._line = _Line()
@@ -130,11 +124,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Break off what is being asked (it fails) and close the connections; harmless if repeated."""
-        self._loop.close(self._end)
-
-    async def _end(self) -> None:
-        for client in self._all_clients:
-            await client.close()
+        self._loop.close(self._clients.close)
 
     def ask(self, question: Question) -> Reply:
         """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
@@ -228,16 +218,15 @@ class Endpoint:
 
         body = self.body_of(question)
         # the client would walk through every part of the messages; as its extra body they pass as they are
-        opened = next(self._clients).chat.completions.with_streaming_response.create(
-            model=self._model, messages=[], extra_body=body
-        )
         received = bytearray()
-        async with opened as response:
-            self._line.gate.heed(response.headers)
-            async for piece in response.iter_bytes():
-                received += piece
-                if len(received) > _MOST_BYTES:
-                    raise OversizedError(f"an answer longer than {_MOST_BYTES / 1e6:g} MB")
+        with self._clients.one() as client:
+            asking = client.chat.completions.with_streaming_response
+            async with asking.create(model=self._model, messages=[], extra_body=body) as response:
+                self._line.gate.heed(response.headers)
+                async for piece in response.iter_bytes():
+                    received += piece
+                    if len(received) > _MOST_BYTES:
+                        raise OversizedError(f"an answer longer than {_MOST_BYTES / 1e6:g} MB")
         return bytes(received)
 
     def _may_repeat(self, trouble: Trouble) -> bool:
@@ -292,29 +281,3 @@ class Endpoint:
                     "service, then repeat the command to go on"
                 )
             )
-
-
-def _clients(settings: JudgeSettings) -> list[AsyncOpenAI]:
-    """Return as many clients as workers need: a request looks through all connections of its client."""
-    try:
-        import httpx2
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-    except ImportError:
-        raise ConfigError("judge.base_url: needs the package openai; run `pip install 'densedpo[judges]'`") from None
-    wait_s = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s), pool=None)
-    # how many are sent at once is the workers' number
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    verify = httpx2.create_ssl_context()
-    # services of one's own take any key, but the client insists on one
-    key = os.environ.get(settings.key_variable) or "none"
-    return [
-        AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=key,
-            timeout=wait_s,
-            max_retries=0,
-            # images and key go where the user said and nowhere else
-            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=wait_s, verify=verify, follow_redirects=False),
-        )
-        for _ in range(-(-settings.parallel // _WORKERS_PER_CLIENT))
-    ]
