@@ -132,8 +132,9 @@ def evaluate(
 
 
 def _variants(project: Project, chosen: EvaluateSettings, runs: Sequence[str]) -> list[Variant]:
-    folders = {run: project.need(project.run(run), f"densedpo train --name {run}") for run in runs if run != BASE}
-    folders |= {run: project.root for run in runs if run == BASE}  # refused by name below
+    if BASE in runs:
+        raise ConfigError(f"a run may not be called {BASE!r} here: that name is the untuned model's")
+    folders = {run: project.need(project.run(run), f"densedpo train --name {run}") for run in runs}
     checkpoints = {run: list_checkpoints(folder) for run, folder in folders.items()} if chosen.every_checkpoint else {}
     return list_variants(folders, chosen.scales, checkpoints)
 
@@ -162,7 +163,9 @@ def _work(
     for item in drawn:
         folder = item.maker.open(project)
         if shard is None:
-            remove_leftovers(folder)  # another machine's unfinished files look like leftovers
+            # with shards, another machine's unfinished files look like leftovers
+            for place in (folder, *folder.glob("scores/*")):
+                remove_leftovers(place)
         mine = [batch for batch in item.batches if (shard or Shard()).takes(next(number))]
         name = item.variant.name
         sample_missing(lambda v=item.variant: loader.load(v), mine, recipe, name, book.whole)  # type: ignore[misc]

@@ -12,7 +12,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from densedpo.errors import ConfigError
 from densedpo.evaluation.paired import BASE
 
 
@@ -50,12 +49,8 @@ def list_variants(
         runs: folder by name.
         scales: LoRA scales; None means each run as it was trained.
         checkpoints: for each run, checkpoint folder by step.
-
-    Raises:
-        ConfigError: if a run is called ``base``.
     """
-    if BASE in runs:
-        raise ConfigError(f"a run may not be called {BASE!r} here: that name is the untuned model's")
+    assert BASE not in runs
     variants = [Variant(BASE)]
     for run, folder in runs.items():
         for scale in sorted({1.0} if scales is None else set(scales) - {0.0}):
