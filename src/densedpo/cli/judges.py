@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,6 +148,31 @@ JUDGES: dict[JudgeName, Callable[[Call], AbstractContextManager[Seated]]] = {
 }
 
 
+class Engine(StrEnum):
+    """What runs the judge."""
+
+    here = "here"
+    ray = "ray"
+
+
+@contextmanager
+def _seat(name: JudgeName, call: Call) -> Iterator[Judge]:
+    """Give the judge alone: what an actor holds."""
+    with JUDGES[name](call) as seated:
+        yield seated.judge
+
+
+@contextmanager
+def _spread(name: JudgeName, call: Call, actors: int) -> Iterator[Seated]:
+    from densedpo.errors import ConfigError
+    from densedpo.scale.judging import RayJudge
+
+    if name is JudgeName.vlm:
+        raise ConfigError("--engine ray: a service is asked by one process; raise judge.parallel instead")
+    with RayJudge(partial(_seat, name, call), actors) as judge:
+        yield Seated(judge)
+
+
 @verb(label_app, "judge", sections=("label", "judge"), fails_on="stopped")
 def label_judge(
     call: Call,
@@ -161,6 +187,8 @@ def label_judge(
     shard: Annotated[
         str | None, typer.Option(help="Part i/n of the pairs, for several processes.", show_default="all")
     ] = None,
+    engine: Annotated[Engine, typer.Option(help="Judge in this process, or in Ray actors.")] = Engine.here,
+    actors: Annotated[int, typer.Option(min=1, help="Actors of --engine ray, each with a judge of its own.")] = 1,
 ) -> Any:
     """Let a machine answer every segment of every pair.
 
@@ -178,7 +206,7 @@ def label_judge(
     label, settings = call.settings.label, call.settings.judge
     how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask}
     how["shard"] = parse_shard(shard) if shard else Shard()
-    with JUDGES[judge](call) as seated:
+    with JUDGES[judge](call) if engine is Engine.here else _spread(judge, call, actors) as seated:
         plan = plan_judging(call.project, seated.judge, label.segment_s, **how)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         expected = estimate_of(call.project, seated.judge, plan, prices)
