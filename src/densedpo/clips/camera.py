@@ -82,6 +82,10 @@ def fit_camera(luma: NDArray[np.uint8], flow: Map) -> tuple[Map, float]:
         return STILL, 0.0
     start = places.astype(np.float32)
     stop = start + flow[places[:, 1], places[:, 0]]
+    # a slow thing is within the fit's tolerance of the still ground, and would pull the fit along
+    unmoved = (start == stop).all(axis=1)
+    if unmoved.mean() >= MIN_AGREEMENT and _spans(start[unmoved], luma.shape):
+        return STILL, float(unmoved.mean())
     fitted, _ = cv2.estimateAffine2D(start, stop, method=cv2.RANSAC, ransacReprojThreshold=_INLIER_PX)
     if fitted is None:
         return STILL, 0.0
@@ -89,8 +93,12 @@ def fit_camera(luma: NDArray[np.uint8], flow: Map) -> tuple[Map, float]:
     misfit = np.linalg.norm(start @ matrix[:, :2].T + matrix[:, 2] - stop, axis=1)
     agrees = misfit < _INLIER_PX
     agreement = float(agrees.mean())
-    spans = np.ptp(start[agrees], axis=0) >= _MIN_SPAN * np.array(luma.shape[::-1]) if agrees.any() else np.False_
-    return (matrix if agreement >= MIN_AGREEMENT and spans.all() else STILL), agreement
+    return (matrix if agreement >= MIN_AGREEMENT and _spans(start[agrees], luma.shape) else STILL), agreement
+
+
+def _spans(places: Map, shape: tuple[int, ...]) -> bool:
+    """Say whether ``places`` [N, 2] (x, y) reach over most of a picture of ``shape``."""
+    return len(places) > 0 and bool((np.ptp(places, axis=0) >= _MIN_SPAN * np.array(shape[::-1])).all())
 
 
 def camera_flow(matrix: Map, shape: tuple[int, ...]) -> Map:
