@@ -25,6 +25,7 @@ HELD_BYTES = 2 * 2**30
 Shown = tuple[int, SegmentPair]
 _GATHERED_S = 0.02  # what comes within this time is stored together
 _READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
+_READS_AHEAD = 4 * _READERS
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,17 @@ class Crew:
         if self.error is not None:
             return
         ahead = self._judge.parallel
-        while self._unread and self._reading < _READERS and len(self._ready) < ahead and self._fits():
-            work = self._unread.popleft()
-            self._held += work.frame_bytes
-            self._reading += 1
-            reading = self._readers.submit(self._read, work)
-            reading.add_done_callback(partial(self._hand_in, self._after_reading, work))
         while self._ready and self._judging < 2 * ahead:
             work, segment, shown = self._ready.popleft()
             self._judging += 1
             judging = self._workers.submit(self._judge.judge, shown)
             judging.add_done_callback(partial(self._hand_in, self._after_judging, work, segment))
+        while self._unread and self._reading < _READS_AHEAD and len(self._ready) < ahead and self._fits():
+            work = self._unread.popleft()
+            self._held += work.frame_bytes
+            self._reading += 1
+            reading = self._readers.submit(self._read, work)
+            reading.add_done_callback(partial(self._hand_in, self._after_reading, work))
 
     def _fits(self) -> bool:
         return not self._held or self._held + self._unread[0].frame_bytes <= self._held_limit
