@@ -66,11 +66,11 @@ def test_a_scorer_that_knows_the_seed_is_found_out() -> None:
     assert "calm" in found["sentence"]
 
 
-@pytest.mark.parametrize(("seeds", "used"), [(2, 1), (3, 1), (4, 2)])
-def test_halves_are_of_equal_size(seeds: int, used: int) -> None:
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_halves_are_of_equal_size(seeds: int) -> None:
     own = [row | {"calm": 1.0 if row["seed"] % 2 else 0.0} for row in rows() if row["seed"] < seeds]
     found = identical_control(own, ["calm"], Bootstrap(PROMPTS))
-    assert found is not None and found["differences"]["calm"]["mean"] == 1.0 and used
+    assert found is not None and found["differences"]["calm"]["mean"] == 1.0
     assert identical_control([row for row in own if row["seed"] == 0], ["calm"], Bootstrap(PROMPTS)) is None
 
 

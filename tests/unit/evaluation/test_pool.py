@@ -67,11 +67,6 @@ def videos_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.mp4"))}
 
 
-@pytest.fixture
-def no_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("densedpo.evaluation.sampling.sample_latents", None)
-
-
 def test_a_second_evaluation_reuses_what_the_first_made(
     tuned: Project, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,9 +172,7 @@ def test_scales_are_a_curve_from_the_base(tuned: Project, tiny_model_folder: Pat
     assert "tuned" in found["hashes"]["loras"]
 
 
-def test_scale_zero_is_the_base_bit_for_bit(
-    tuned: Project, tiny_model_folder: Path, no_sampling: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scale_zero_is_the_base_bit_for_bit(tuned: Project, tiny_model_folder: Path) -> None:
     from densedpo.models.lora import load_lora
     from densedpo.models.sampling import sample_latents
 
@@ -190,8 +183,7 @@ def test_scale_zero_is_the_base_bit_for_bit(
         for model in (base, off)
     ]
     assert torch.equal(*draws)
-    # so the base's samples stand for it: only scale 0 asks for no other video
-    monkeypatch.undo()
+    # so the base's samples stand for it
     found = run(tuned, settings_for(tiny_model_folder, {"scales": "0"}), "tuned")
     assert [model["name"] for model in found["models"]] == ["base"]
 
