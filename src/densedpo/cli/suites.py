@@ -32,7 +32,8 @@ def score(
 
     The suite runs in an environment of its own: densedpo doctor --setup list. Repeat the command to go on.
     """
-    from densedpo.evaluation.suite_run import clips_of_evaluation, clips_of_folder, score_clips
+    from densedpo.evaluation.suite_run import clips_of_evaluation, clips_of_folder, score_clips, suite_lines
+    from densedpo.observe import say
     from densedpo.outside.cache import ScoreCache
     from densedpo.outside.pipe import Adapter, parse_command
 
@@ -48,4 +49,7 @@ def score(
         ScoreCache(folder / "scores.db") as cache,
         Adapter(words, folder / "suite.log", timeout_s=timeout_s) as adapter,
     ):
-        return {"folder": str(target), **score_clips(clips, adapter, cache, target)}
+        found = score_clips(clips, adapter, cache, target)
+    for line in suite_lines(found):
+        say(line)
+    return {"folder": str(target), **found}

@@ -116,6 +116,20 @@ def score_clips(clips: Sequence[Clip], adapter: Adapter, cache: ScoreCache, targ
     return result
 
 
+def suite_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return what a person reads first: every model's means, and whether it differs from the base."""
+    lines = []
+    for model, means in result.get("means", {}).items():
+        for name, mean in means.items():
+            line = f"{model}: {result['score_info'][name]['label']} {mean:.4g}"
+            gap = result["differences"].get(model, {}).get(name)
+            if gap is not None:
+                verdict = result["tests"][model][name]["verdict"]
+                line += f", {gap['mean']:+.3g} ({gap['low']:+.3g} to {gap['high']:+.3g}): {verdict}"
+            lines.append(line)
+    return [*lines, *result["notes"]]
+
+
 def _scores(clips: Sequence[Clip], adapter: Adapter, hello: Hello, cache: ScoreCache) -> list[dict[str, float] | str]:
     """Return the scores of each clip, or why there are none; equal videos of equal prompts are asked about once."""
     keys: list[str | MediaError] = [_key(clip, hello) for clip in track(clips, "reading videos")]

@@ -215,6 +215,8 @@ def test_the_verb(tmp_path: Path, project: Project) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
+    assert ", +10.5 (+" in done.stderr
+    assert "): higher" in done.stderr
     assert said["differences"]["dense"]["q"]["mean"] == pytest.approx(10.5)
     assert (project.evaluation("evaluation") / said["table"]).exists()
     wrong = subprocess.run([*line, "--name", "none"], capture_output=True, text=True, timeout=120, check=False)
