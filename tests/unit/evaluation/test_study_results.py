@@ -238,6 +238,7 @@ def test_three_models_are_ranked() -> None:
     ]
     ranked = found["bradley_terry"]["visual_quality"]
     assert ranked["order"] == ["dense", "vanilla", "base"]
+    assert "dense > vanilla > base." in ranked["sentence"]
     assert ranked["strengths"]["base"]["mean"] == 0
     assert ranked["strengths"]["dense"]["low"] > 0
     lost = next(row for row in found["pairings"][2]["questions"] if row["question"] == "visual_quality")
@@ -245,6 +246,10 @@ def test_three_models_are_ranked() -> None:
     some = [event for event in events if set(plan.items[event.pair_id].pairing) == {"base", "dense"}]
     assert results_of(gather(plan, some), keep_flagged=True)["bradley_terry"]["visual_quality"]["connected"] is False
     assert results_of(gather(plan_of(), []))["bradley_terry"] is None
+    alike = [event for item in plan.items.values() for event in said(item, ["tie"] * 4)]
+    told = results_of(gather(plan, alike))["bradley_terry"]["visual_quality"]["sentence"]
+    assert told.count(" ≈ ") == 2
+    assert ">" not in told
 
 
 def test_answers_about_other_videos_count_for_nothing() -> None:

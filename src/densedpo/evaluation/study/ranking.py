@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from densedpo.evaluation.paired import Bootstrap
 from densedpo.evaluation.study.votes import Vote
 
 _DRAWS = 200
+_ROUNDING = 1e-6  # where all are ties, strengths differ by rounding alone
 
 
 def ranking(votes: Sequence[Vote], models: Sequence[str]) -> dict[str, Any] | None:
@@ -24,11 +25,11 @@ def ranking(votes: Sequence[Vote], models: Sequence[str]) -> dict[str, Any] | No
     prompts = sorted({vote.item.prompt_id for vote in votes if vote.value is not None})
     if len(prompts) < 2:
         return None
-    places = {frozenset(pair): (row, pair[0]) for row, pair in enumerate(combinations(models, 2))}
-    counts = np.zeros((len(prompts), len(places), 3))
+    rows = {frozenset(pair): (row, pair[0]) for row, pair in enumerate(combinations(models, 2))}
+    counts = np.zeros((len(prompts), len(rows), 3))
     for vote in votes:
         if vote.value is not None:
-            row, first = places[frozenset(vote.item.pairing)]
+            row, first = rows[frozenset(vote.item.pairing)]
             value = vote.value if vote.item.a.model == first else -vote.value
             counts[prompts.index(vote.item.prompt_id), row, 1 - value] += 1
     fitted = davidson(counts.sum(axis=0))
@@ -42,7 +43,12 @@ def ranking(votes: Sequence[Vote], models: Sequence[str]) -> dict[str, Any] | No
         for place, model in enumerate(models)
     }
     order = sorted(models, key=lambda model: -strengths[model]["mean"])
-    said = f"Bradley-Terry with ties over {len(prompts)} prompts: {' > '.join(order)}."
+    chain = order[0]
+    for better, worse in pairwise(order):
+        places = [models.index(model) for model in (better, worse)]
+        gap = bootstrap.around(float(np.subtract(*fitted.values[places])), np.subtract(*values[:, places].T))
+        chain += f"{' > ' if gap.low > _ROUNDING else ' ≈ '}{worse}"
+    said = f"Bradley-Terry with ties over {len(prompts)} prompts: {chain}{' (≈: not told apart)' * ('≈' in chain)}."
     if fitted.separated:
         said += " Some never lost to the rest: their strengths are held finite by the prior and are no sizes."
     return {
