@@ -299,7 +299,7 @@ def add_study(project: Project, models: list[str]) -> None:
     }
     prompts = {row["prompt_id"]: row["prompt"] for row in rows}
     items = plan_items(samples, prompts, models, QUESTIONS, StudySettings())
-    plan = Plan("held-out", QUESTIONS, {item.item_id: item for item in items}, {})
+    plan = Plan("held-out", tuple(models), QUESTIONS, {item.item_id: item for item in items}, {})
     rng = stream("test", "study")
     events = [
         AnswerEvent(
