@@ -22,7 +22,7 @@ from densedpo.clips.window import cover_size
 from densedpo.config import FilterSettings
 from densedpo.store.tables import Row
 
-VERSION = 1  # of what is measured from frames
+VERSION = 2  # of what is measured from frames
 DEFAULT_MOTION_SHARE = 0.02  # of the clip's short side, a second
 _THUMBNAIL_PX = 48
 _ROUNDING = 1e-6
