@@ -22,6 +22,7 @@ from densedpo.store.tables import Row, read_table
 MAIN_QUALITY = "artifact"
 SAMPLES = 6
 _MAX_SIDE_BY_SIDE = 4
+_MOST_DRAWN = 6  # scores; all are in the table that opens
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ class Evaluation:
         return {key: {**found[key], "label": capitalised(found[key]["label"])} for key in named}
 
     @property
+    def main_info(self) -> dict[str, dict[str, str]]:
+        """``info`` of what the page draws: everything, or of many scores motion and the first with a direction."""
+        if len(self.info) <= _MOST_DRAWN:
+            return self.info
+        kept = [key for key, info in self.info.items() if key == self.motion or info["better"] != "neither"]
+        return {key: self.info[key] for key in kept[:_MOST_DRAWN]}
+
+    @property
     def qualities(self) -> list[str]:
         """Scores other than motion, the main one first."""
         return [key for key in self.info if key != self.motion]
@@ -155,7 +164,7 @@ def _samples(evaluation: Evaluation, rows: list[Row], project: Project, shelf: S
             made = whole[key].get(model)
             shown = _video(project, evaluation.name, made, shelf) if made else None
             if made and shown:
-                scores = {name: made[name] for name in evaluation.info if made.get(name) is not None}
+                scores = {name: made[name] for name in evaluation.main_info if made.get(name) is not None}
                 videos.append((model, shown, scores))
         if videos:
             samples.append(Sample(why, str(whole[key][videos[0][0]]["prompt"]), key[1], videos))

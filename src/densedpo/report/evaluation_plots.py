@@ -16,7 +16,7 @@ _ROW_PX = 78
 def difference_figure(evaluation: Evaluation, place: int) -> Figure:
     """Draw tuned minus base, a row a score in its own unit, turned so that right is better wherever one side is."""
     alt = "Differences to the base with 95 % intervals, one row a score; right of the line is better"
-    return _differences(evaluation, evaluation.info, evaluation.main_differences, f"differences-{place}", alt)
+    return _differences(evaluation, evaluation.main_info, evaluation.main_differences, f"differences-{place}", alt)
 
 
 def property_figure(evaluation: Evaluation, place: int) -> Figure | None:
@@ -100,7 +100,7 @@ def plane_figures(evaluation: Evaluation, place: int) -> list[Figure]:
         return []
     return [
         _plane(evaluation, motion, score, f"plane-{place}-{order}")
-        for order, score in enumerate(evaluation.qualities)
+        for order, score in enumerate(key for key in evaluation.main_info if key != motion)
         if any(found.get(score) and found.get(motion) for found in evaluation.scores.values())
     ]
 

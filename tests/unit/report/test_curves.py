@@ -90,6 +90,19 @@ def test_the_plane_has_every_point_once_and_a_ring_around_the_one_to_ship() -> N
     assert figure.layout["shapes"][0]["x0"] == 0.9 * 4.0  # nine tenths of the base's motion
 
 
+def test_of_many_scores_motion_and_those_with_a_direction_are_drawn() -> None:
+    found = evaluation(VARIANTS)
+    for place in range(9):
+        better = "neither" if place % 2 else "higher"
+        found.summary["score_info"] = {
+            **found.summary["score_info"],
+            f"s{place}": INFO["artifact"] | {"better": better},
+        }
+    assert len(found.info) == 11
+    assert list(found.main_info) == ["dynamic_degree", "artifact", "s0", "s2", "s4", "s6"]
+    assert list(evaluation(VARIANTS).main_info) == ["dynamic_degree", "artifact"]
+
+
 def test_nothing_to_ship_has_no_ring_and_one_point_has_no_plane() -> None:
     figure = curve_figure(evaluation(VARIANTS), 0)
     assert figure is not None
