@@ -96,7 +96,7 @@ def test_of_many_scores_motion_and_those_with_a_direction_are_drawn() -> None:
         better = "neither" if place % 2 else "higher"
         found.summary["score_info"] = {
             **found.summary["score_info"],
-            f"s{place}": INFO["artifact"] | {"better": better},
+            f"s{place}": {"label": "", "unit": "", "sentence": "", "better": better},
         }
     assert len(found.info) == 11
     assert list(found.main_info) == ["dynamic_degree", "artifact", "s0", "s2", "s4", "s6"]
