@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +26,7 @@ from densedpo.store.project import Project
 HELD_BYTES = 2 * 2**30
 Shown = tuple[int, SegmentPair]
 _GATHERED_S = 0.02  # what comes within this time is stored together
+_TURN_S = 0.0005
 _READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 _READS_AHEAD = 4 * _READERS
 
@@ -36,6 +39,17 @@ class Done:
     segment: int
     said: Judgement | None
     error: MediaError | None = None
+
+
+@contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Let threads take turns every half millisecond: one that waits for the network must not wait for its turn too."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class Crew:
@@ -71,6 +85,10 @@ class Crew:
 
     def __iter__(self) -> Iterator[list[Done]]:
         """Yield what is done since the last time, until nothing is left."""
+        with _quick_turns():
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[list[Done]]:
         self._begin()
         if self._unasked:
             yield [done for work in self._unasked for done in self._spared_of(work)]

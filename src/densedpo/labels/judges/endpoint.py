@@ -138,7 +138,9 @@ class Endpoint:
             LabelError: if the reply cannot be stored.
         """
         try:
-            return self._loop.run(self._ask(question))
+            # looked up here: the loop's one thread has enough to do
+            known = self.known(question) if self._recall else None
+            return self._loop.run(self._ask(question, known))
         except (concurrent.futures.CancelledError, asyncio.CancelledError):
             return Reply("failed", why="stopped")
 
@@ -160,11 +162,10 @@ class Endpoint:
         """Return the body of the request, as the service wants it by all that is known of it."""
         return request_of(question, self._model, self.mode, self._line.output_limit)
 
-    async def _ask(self, question: Question) -> Reply:
+    async def _ask(self, question: Question, known: Reply | None) -> Reply:
         if self._line.down is not None:
             raise self._line.down
         key, cut_key = self.keys_of(question)
-        known = self.known(question) if self._recall else None
         if known is not None:
             self._line.meter.cached += 1
             return known
