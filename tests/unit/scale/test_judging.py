@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,17 @@ from densedpo.labels.store import LabelStore
 from densedpo.scale.judging import RayJudge
 from densedpo.store.project import Project
 
-# In a process of its own: Ray's threads and warnings would outlive a test.
+# In a process of its own: Ray's threads and warnings would outlive a test. And in a network of its own, which has the
+# loopback alone: Ray listens on every interface there is.
+ALONE = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 SCRIPT = """
-import json, os, sys, time
+import fcntl, json, os, socket, struct, sys, time
+
+UP = struct.pack("16sh", b"lo", 0x41)  # IFF_UP | IFF_RUNNING
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plug:
+    fcntl.ioctl(plug, 0x8914, UP + bytes(22))  # SIOCSIFFLAGS
+assert [name for _, name in socket.if_nameindex()] == ["lo"], socket.if_nameindex()
+
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -82,15 +91,15 @@ print(json.dumps(said))
 @pytest.fixture(scope="module")
 def spread(pairs_project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Path]:
     """What the script said, the project it judged, and the marks its actors left."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("ray")
     project = Path(shutil.copytree(pairs_project_template, folder / "project"))
     marks = folder / "marks"
     marks.mkdir()
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    line = [sys.executable, str(folder / "script.py"), str(project), str(marks)]
+    if shutil.which("unshare") is None or subprocess.run([*ALONE, "true"], check=False).returncode:
+        pytest.skip("no network of its own for Ray here: needs util-linux's unshare and the right to use it")
+    line = [*ALONE, sys.executable, str(folder / "script.py"), str(project), str(marks)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
