@@ -69,6 +69,10 @@ def matches(
             where = f"{100 * level:.0f} % of the base's" if along == "motion" else f"{level:+.3g} against the base"
             than = "from" if said == "not told apart" else "than"
             sentence = f"At equal {along} ({where}) {first} is {said} {than} {second} in {value}."
+            if difference is None:
+                sentence = (
+                    f"At equal {along} ({where}) {first} and {second} cannot be compared: too few draws reach it."
+                )
             found.append(
                 {
                     "a": first,
