@@ -211,7 +211,7 @@ def label_judge(
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         expected = estimate_of(call.project, seated.judge, plan, prices)
         say(expected.line())
-        told = {**JudgeSummary(skipped=plan.skipped).as_dict(), "estimate": expected.as_dict()}
+        told = JudgeSummary(skipped=plan.skipped).as_dict() | {"estimate": expected.as_dict(), "self_test": None}
         return told if estimate else told | _judged(call, seated, how, allow_untrusted)
 
 

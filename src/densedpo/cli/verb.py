@@ -140,7 +140,9 @@ def _settings_option(dotted: str) -> Any:
 def _shown(default: Any) -> str:
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
-    return f"{default:.4g}" if isinstance(default, float) else str(default).lower()
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
 def _metavar(annotation: Any) -> str:

@@ -24,6 +24,7 @@ from densedpo.labels.judges.loop import LoopThread
 from densedpo.labels.judges.question import is_malformed
 from densedpo.labels.judges.replies import Replies
 from densedpo.labels.judges.wire import OutputLimit, StructuredMode, reply_of, request_of
+from densedpo.observe import say
 
 if TYPE_CHECKING:
     from densedpo.config import JudgeSettings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1_000_000
 _MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
+_MOST_FAILURES_AT_FIRST = 2  # the same while it has answered nothing at all
 _MOST_GARBLED = 2  # times that a question is asked again because the reply is no answer; models slip now and then
 _LONGEST_BACKOFF_S = 30.0
 
@@ -52,6 +54,7 @@ class _Line:
     gate: Gate = field(default_factory=Gate)
     output_limit: OutputLimit = "max_tokens"
     answered: bool = False
+    waiting_said: bool = False
     failures: int = 0  # questions, one after the other
     down: ServiceError | ConfigError | None = None
 
@@ -134,7 +137,7 @@ class Endpoint:
         Raises:
             BudgetError: if the question could cost more than is left.
             ConfigError: if the service refuses the key, the model or the request as such.
-            ServiceError: if the service fails many times in a row, or its quota is used up.
+            ServiceError: if the service fails many times in a row, its quota is used up, or it refuses what it took.
             LabelError: if the reply cannot be stored.
         """
         try:
@@ -235,7 +238,7 @@ class Endpoint:
 
         Raises:
             ConfigError: if the service refuses the key, the model or the request as such.
-            ServiceError: if its quota is used up.
+            ServiceError: if its quota is used up, or the key or the model is refused later on.
         """
         if trouble.kind == "again":
             return True
@@ -253,9 +256,11 @@ class Endpoint:
             raise self._stop(
                 ServiceError(f"judge.base_url: the quota of the key in ${variable} is used up ({why}); pay and repeat")
             )
+        # what was taken before is no wrong setting: then the run ends like that of a service that is down
+        refusal = ServiceError if self._line.answered else ConfigError
         if trouble.kind == "key":
-            raise self._stop(ConfigError(f"judge.key_variable: {where} to the key in ${variable} ({why}); check both"))
-        error = ConfigError(f"judge.model: {where} ({why}); check address, model and the key in ${variable}")
+            raise self._stop(refusal(f"judge.key_variable: {where} to the key in ${variable} ({why}); check both"))
+        error = refusal(f"judge.model: {where} ({why}); check address, model and the key in ${variable}")
         # asked in another way the same request may be taken
         raise error if trouble.kind == "request" else self._stop(error)
 
@@ -271,14 +276,17 @@ class Endpoint:
         jitter_s = longest_s * float(stream("judge", "backoff", question.key, calls).uniform())
         if trouble.limited:
             self._line.gate.close(trouble.wait_s or 0.0)
+        if not (self._line.answered or self._line.waiting_said):
+            self._line.waiting_said = True
+            say(f"{self._url} does not answer yet ({trouble.why}); asking again")
         await asyncio.sleep((trouble.wait_s or 0.0) + jitter_s)
 
     def _count_failure(self, why: str) -> None:
         self._line.failures += 1
-        if self._line.failures >= _MOST_FAILURES:
+        if self._line.failures >= (_MOST_FAILURES if self._line.answered else _MOST_FAILURES_AT_FIRST):
             raise self._stop(
                 ServiceError(
-                    f"judge.base_url: {self._url} failed {_MOST_FAILURES} questions in a row ({why}); see to the "
+                    f"judge.base_url: {self._url} failed {self._line.failures} questions in a row ({why}); see to the "
                     "service, then repeat the command to go on"
                 )
             )

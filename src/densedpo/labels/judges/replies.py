@@ -149,6 +149,7 @@ class Replies:
     def reserve(self, dollars: float) -> Future[str]:
         """Set money aside; the future gives the number to book it under, once it is durable."""
         number, numbered = next(self._numbers), Future[str]()
+        numbered.set_running_or_notify_cancel()
         written = self._hand_in([(_RESERVE, (number, dollars, time.time()))])
 
         def done(found: Future[None]) -> None:
@@ -178,6 +179,8 @@ class Replies:
 
     def _hand_in(self, writes: list[Write]) -> Future[None]:
         written: Future[None] = Future()
+        # nobody can cancel it then: who waits may go, and the writer says all the same that it is done
+        written.set_running_or_notify_cancel()
         self._waiting.put((writes, written))
         return written
 

@@ -175,6 +175,16 @@ def test_a_wrong_key_stops_at_once(opened: Open, monkeypatch: pytest.MonkeyPatch
         assert opened(fake, key_variable="OTHER_KEY").ask(question()).outcome == "ok"
 
 
+def test_a_key_that_is_withdrawn_ends_the_run_with_what_it_has(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
+    with FakeEndpoint(blind, key="sk-right") as fake:
+        endpoint = opened(fake)
+        endpoint.ask(question(0))
+        fake.key = "sk-other"
+        with pytest.raises(ServiceError, match=r"OPENAI_API_KEY.*401"):
+            endpoint.ask(question(1))
+
+
 def test_an_unknown_model_or_path_stops_at_once(opened: Open) -> None:
     with FakeEndpoint(blind, models=("large",)) as fake:
         assert "'tiny'" in no_for_good(fake, opened)
@@ -216,12 +226,16 @@ def test_a_service_that_is_down_stops_everything(opened: Open) -> None:
         assert fake.url in text and "in a row" in text and "502" in text
 
 
-def test_nobody_listens(opened: Open) -> None:
+def test_nobody_listens(opened: Open, capsys: pytest.CaptureFixture[str]) -> None:
     with FakeEndpoint(blind) as fake:
         pass
-    reply = opened(fake, max_attempts=2).ask(question())
+    endpoint = opened(fake, max_attempts=2)
+    reply = endpoint.ask(question())
     assert reply.outcome == "failed" and "no connection" in reply.why
     assert reply.cost == 0.0
+    with pytest.raises(ServiceError, match="2 questions in a row"):
+        endpoint.ask(question(1))
+    assert capsys.readouterr().err.count("does not answer yet") == 1
 
 
 def test_closing_ends_what_is_under_way(opened: Open) -> None:

@@ -49,6 +49,18 @@ def test_another_process_sees_a_reply_once_its_future_is_done(path: Path) -> Non
     assert seen.stdout.strip() == "1"
 
 
+def test_who_no_longer_waits_does_not_stop_the_writer(path: Path) -> None:
+    with Replies(path) as replies:
+        assert not replies.keep("k", "m", REPLY).cancel()
+        number = replies.reserve(1.0)
+        assert not number.cancel()
+        replies.book(number.result(timeout=10), 0.25)
+        replies.keep("l", "m", REPLY).result(timeout=10)
+    with Replies(path) as replies:
+        assert replies.get("k") is not None and replies.get("l") is not None
+        assert replies.spent() == 0.25
+
+
 def test_many_workers_share_transactions(path: Path) -> None:
     with Replies(path) as replies:
         before = replies.transactions

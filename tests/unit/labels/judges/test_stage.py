@@ -17,7 +17,7 @@ from tests.judged_pairs import SEGMENTS, make_project
 from tests.unit.labels.judges.asking import settings
 
 from densedpo.clips.decode import Video, read_video
-from densedpo.errors import ConfigError, MediaError
+from densedpo.errors import MediaError
 from densedpo.labels.answers import WHOLE_CLIP
 from densedpo.labels.judges import work
 from densedpo.labels.judges.base import Judgement, SegmentPair
@@ -168,10 +168,11 @@ def test_a_key_that_is_withdrawn_stops_with_what_was_answered_kept(project: Proj
     with FakeEndpoint(steady, latency_s=0.02) as fake:
         withdraw = threading.Timer(0.6, setattr, (fake, "key", "another"))
         withdraw.start()
-        with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-            judged(project, fake, parallel=4)
+        summary = judged(project, fake, parallel=4)
         withdraw.join()
         before = len(stored(project))
+        assert "OPENAI_API_KEY" in summary.stopped
+        assert before == summary.judged - summary.outcomes["failed"] < 40
         fake.key = None
         assert judged(project, fake).skipped == before
         assert max(fake.record.whole.values()) == 1
