@@ -46,12 +46,17 @@ def evaluate(
     --scales and --every-checkpoint draw each run as a curve. Several machines may share the work with --shard.
     With --videos DIR: scores of every video file below DIR, no model needed. Speeds are in px of each file.
     """
+    from densedpo.errors import ConfigError
+
     if videos is not None:
         from densedpo.evaluation.folder import score_folder
 
+        for option, value in (("--run", run), ("--prompts", prompts), ("--shard", shard)):
+            if value:
+                raise ConfigError(f"{option} has no meaning with --videos, which scores files; leave one of them out")
+
         settings = call.settings
         return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
-    from densedpo.errors import ConfigError
     from densedpo.evaluation.headlines import headlines
     from densedpo.evaluation.prompts import find_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation

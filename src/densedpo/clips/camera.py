@@ -27,6 +27,7 @@ STILL: Map = np.eye(2, 3, dtype=np.float32)
 MIN_AGREEMENT = 0.4
 _MIN_SPAN = 0.65  # of the picture's width and height, between places that agree
 _GRID = 24  # places along the longer side that the camera is fitted to
+_LEAST_GRID = 8  # along the shorter side: fewer would not span a very wide picture
 _MIN_PLACES = 12
 _INLIER_PX = 0.6  # at the size flow is computed at: about the error of the flow itself
 _MIN_GRADIENT = 4.0  # levels per px, averaged over a few px: less has no texture to follow
@@ -111,7 +112,7 @@ def _textured_places(luma: NDArray[np.uint8]) -> NDArray[np.int64]:
     down, across = (cv2.Sobel(luma, cv2.CV_32F, *order, scale=0.25) for order in ((0, 1), (1, 0)))
     texture = cv2.blur(cv2.magnitude(down, across), (9, 9))
     inside = _inside(luma.shape)
-    step = max(2, max(luma.shape) // _GRID)
+    step = max(2, min(max(luma.shape) // _GRID, min(luma.shape) // _LEAST_GRID))
     rows, columns = np.mgrid[step // 2 : luma.shape[0] : step, step // 2 : luma.shape[1] : step]
     places = np.stack([columns.ravel(), rows.ravel()], axis=1)
     chosen = (texture > _MIN_GRADIENT)[places[:, 1], places[:, 0]] & inside[places[:, 1], places[:, 0]]

@@ -25,7 +25,7 @@ from densedpo.clips.sources import find_files
 from densedpo.config import ClipSettings
 from densedpo.errors import MediaError
 from densedpo.evaluation.video.reader import VideoReader
-from densedpo.evaluation.video.summary import VERSION
+from densedpo.evaluation.video.summary import ORDER, VERSION
 from densedpo.keys import content_id
 from densedpo.observe import track, warn
 from densedpo.store.files import read_object, remove_leftovers, sha256_file, write_json
@@ -160,7 +160,8 @@ class _Scorers:
 
 
 def _row(file: Path, more: dict[str, Any], scores: dict[str, float]) -> Row:
-    row: Row = {"path": storable(file)} | {name: more[name] for name in (*_SHAPE, "segment") if name in more} | scores
+    row: Row = {"path": storable(file)} | {name: more[name] for name in (*_SHAPE, "segment") if name in more}
+    row |= {name: scores[name] for name in ORDER if name in scores}  # a stored file has its keys in another order
     return (
         row
         | {name: int(row[name]) for name in _WHOLE_NUMBERS & set(row)}

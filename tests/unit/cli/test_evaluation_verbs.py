@@ -51,6 +51,11 @@ def test_prompts_build_names_what_is_missing(run: Run, tmp_path: Path) -> None:
     fails(run(*build, tmp_path / "set.csv"), "set.csv")
 
 
+def test_a_folder_of_videos_takes_no_option_of_models(run: Run, tmp_path: Path) -> None:
+    for option in (["--run", "r"], ["--prompts", "densedpo-motion-48"], ["--shard", "1/2"]):
+        fails(run("evaluate", "--videos", tmp_path, "--project", tmp_path, *option), f"{option[0]} has no meaning")
+
+
 def test_evaluate_refuses_before_any_work(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "runs" / "r").mkdir(parents=True)
     common = ["evaluate", "--run", "r", "--model", tiny_model_folder, "--project", tmp_path]

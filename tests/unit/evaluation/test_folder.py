@@ -104,6 +104,7 @@ def test_nothing_is_scored_twice_and_equal_bytes_once(
     again = score(project, folder)
     assert (again.scored, again.known) == (0, 3)
     assert by_name(again)["pan.mp4"] == by_name(first)["pan.mp4"]
+    assert list(by_name(again)["pan.mp4"]) == list(by_name(first)["pan.mp4"])  # the same bytes as JSON too
     assert score_folder(project, folder, ClipSettings(), 0.5, "videos").scored > 0  # other segments
     monkeypatch.setattr("densedpo.evaluation.folder.VERSION", -1)
     assert score(project, folder).scored > 0  # other meaning

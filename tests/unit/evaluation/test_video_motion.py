@@ -35,6 +35,13 @@ def test_a_pan_is_right_within_5_percent_and_is_the_camera(height: int, width: i
         assert found["moving_share"] == 1
 
 
+def test_a_pan_over_a_very_wide_picture_is_the_camera() -> None:
+    for height, width in ((64, 640), (640, 64)):
+        found, truth = scored(panned(height, width, step(0.03, 64), count=4)).scores, 0.03 * 64 * FPS
+        assert found["camera_motion_px_s"] == pytest.approx(truth, rel=0.05)
+        assert found["object_motion_px_s"] < 0.02 * truth
+
+
 @pytest.mark.parametrize(("zoom", "roll_deg"), [(0.02, 0.0), (0.0, 2.0), (0.03, 1.0)])
 def test_zoom_and_roll_are_the_camera_too(zoom: float, roll_deg: float) -> None:
     found = scored(panned(HEIGHT, WIDTH, (0, 0), zoom=zoom, roll_deg=roll_deg)).scores
@@ -117,6 +124,13 @@ def test_frozen_reads_nothing_and_noise_next_to_nothing() -> None:
     noisy = scored(np.clip(still + noise, 0, 255).astype(np.uint8)).scores
     assert noisy["motion_px_s"] < 0.5
     assert noisy["duplicate_share"] == 0
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30.0])
+def test_a_share_of_uneven_times_stays_at_most_1(fps: float) -> None:
+    for count in range(2, 32):
+        frozen = scored(plain(32, 32, count), fps).scores
+        assert 0.999 < frozen["freeze_share"] <= 1
 
 
 def test_a_repeated_picture_changes_no_mean_speed() -> None:

@@ -29,6 +29,11 @@ _MEANS = (
     "flow_acceleration_px_s2", "warp_error", "warp_coverage", "forward_backward_px", "flicker",
 )  # fmt: skip
 _EMPTY = {"warp_coverage": 1.0}
+ORDER = (
+    "start_s", "end_s", *_MEANS, "out_of_range_share", "motion_in_range", "freeze_share", "duplicate_share",
+    "black_share", "cuts", "sharpness", "brightness", "saturation", "brightness_drift", "saturation_drift",
+    "sharpness_drift", "colour_drift",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,9 @@ class _Video:
 
 def _mean(values: Floats, weights: Floats, empty: float) -> float:
     total = weights.sum()
-    return float(values @ weights / total) if total > 0 else empty
+    if total <= 0:
+        return empty
+    return float(np.clip(values @ weights / total, values.min(), values.max()))  # rounding: a share stays below 1
 
 
 def _frozen(still: Chosen, seconds: Floats) -> Chosen:
