@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class FrameReader:
         self._folder = tempfile.TemporaryDirectory(prefix="densedpo-")
         self._out = Path(self._folder.name) / "frames.rgb"
 
-    def __enter__(self) -> FrameReader:
+    def __enter__(self) -> Self:
         """Return the reader."""
         return self
 
