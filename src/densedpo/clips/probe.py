@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,9 @@ class Scan:
         return float(np.median(steps)) if len(steps) else 1 / self.fps
 
 
+Reader = TypeVar("Reader", bound="FrameReader")  # typing.Self is beyond the run-time type checks of the tests
+
+
 class FrameReader:
     """Reads files through a child process. Use as a context manager; the child starts with the first file."""
 
@@ -75,7 +78,7 @@ class FrameReader:
         self._folder = tempfile.TemporaryDirectory(prefix="densedpo-")
         self._out = Path(self._folder.name) / "frames.rgb"
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Reader) -> Reader:
         """Return the reader."""
         return self
 

@@ -125,7 +125,9 @@ class _Scorers:
         self._stack = ExitStack()
         self._idle: SimpleQueue[VideoReader] = SimpleQueue()
         for _ in range(count):
-            self._idle.put(self._stack.enter_context(VideoReader(settings)))
+            reader = VideoReader(settings)
+            self._stack.enter_context(reader)
+            self._idle.put(reader)
 
     def __enter__(self) -> _Scorers:
         return self
