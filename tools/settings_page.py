@@ -39,7 +39,7 @@ def row(name: str, schema: dict[str, Any]) -> str:
     """Return one table line."""
     given = schema.get("default")
     shown = ",".join(given) if isinstance(given, list) else f"{given:.4g}" if isinstance(given, float) else str(given)
-    default = f"`{shown.lower()}`" if given not in (None, []) else ""
+    default = f"`{shown.lower() if isinstance(given, bool) else shown}`" if given not in (None, []) else ""
     return f"| `{name}` | {default} | {limits(schema)} | {schema.get('description', '').replace('|', chr(92) + '|')} |"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from densedpo.config_section import Section
+from densedpo.config_section import Section, is_address
 
 
 class ClipSettings(Section):
@@ -62,6 +62,8 @@ class FilterSettings(Section):
             raise ValueError(f"min_motion_px_s ({low:g}) is above max_motion_px_s ({high:g})")
         if (self.caption_endpoint is None) != (self.caption_model is None):
             raise ValueError("caption_endpoint and caption_model belong together; give both or neither")
-        if self.caption_endpoint is not None and not self.caption_endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"caption_endpoint must begin with http:// or https://, got {self.caption_endpoint!r}")
+        if self.caption_endpoint is not None and not is_address(self.caption_endpoint):
+            raise ValueError(
+                f"caption_endpoint must be an address beginning with http:// or https://, got {self.caption_endpoint!r}"
+            )
         return self

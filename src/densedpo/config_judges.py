@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from densedpo.config_section import Listed, Section
+from densedpo.config_section import Listed, Section, is_address
 
 
 class JudgeSettings(Section):
@@ -36,7 +36,9 @@ class JudgeSettings(Section):
     )
     dimensions: Listed[str] = Field(
         (),
-        description="questions asked one by one, comma-separated, for example motion,detail; none asks one question overall",
+        description=(
+            "questions asked one by one, comma-separated, for example motion,detail; none asks one question overall"
+        ),
     )
     ask: Literal["segments", "clip"] = Field(
         "segments", description="what is judged: each segment, or the clip as a whole, as a baseline"
@@ -64,8 +66,8 @@ class JudgeSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> JudgeSettings:
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
+        if self.base_url is not None and not is_address(self.base_url):
+            raise ValueError(f"base_url must be an address beginning with http:// or https://, got {self.base_url!r}")
         if self.budget is not None and not (self.price_input or self.price_output):
             raise ValueError("budget needs prices; give price_input and price_output in US dollars a million tokens")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -17,6 +18,17 @@ def _split(value: Any) -> Any:
 
 
 Listed = Annotated[tuple[Item, ...], BeforeValidator(_split)]
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an http(s) address that a client can take: a host, a port from 1 to 65535, no blanks."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port  # reading it raises where it is none
+    except ValueError:
+        return False
+    clean = text.isprintable() and " " not in text
+    return clean and port != 0 and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 class Section(BaseModel):

@@ -69,3 +69,18 @@ def test_seeds_have_63_bits(seed: int) -> None:
     with pytest.raises(ConfigError, match="seed"):
         parse_settings({"seed": seed})
     assert parse_settings({"seed": 2**63 - 1}).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://[::1/v1", "http://host:99999/v1", "http://host:x", "http://a b/v1", "http://h\n"]
+)
+def test_what_is_no_address_is_said_before_anything_is_asked(address: str) -> None:
+    with pytest.raises(ConfigError, match="base_url must be an address"):
+        parse_settings({"judge": {"base_url": address}})
+    with pytest.raises(ConfigError, match="caption_endpoint must be an address"):
+        parse_settings({"filter": {"caption_endpoint": address, "caption_model": "m"}})
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8000/v1", "https://api.example.org/v1", "http://[::1]:9/v1"])
+def test_addresses_are_taken(address: str) -> None:
+    assert parse_settings({"judge": {"base_url": address}}).judge.base_url == address
