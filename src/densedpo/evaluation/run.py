@@ -120,6 +120,7 @@ def evaluate(
         },
         "seeds": list(range(recipe.seeds)),
         "scorer": scorer.name,
+        "score_order": list(scorer.infos),
         "score_info": {score: info.as_dict() for score, info in scorer.infos.items()},
         **analyse(rows, frozen, scorer.infos, variants, quality=quality, motion_kept=chosen.motion_kept),
         "settings": vars(recipe) | {"model": settings.model, "evaluate": chosen.model_dump(mode="json")},

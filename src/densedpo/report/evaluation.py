@@ -92,8 +92,9 @@ class Evaluation:
     def info(self) -> dict[str, dict[str, str]]:
         """Label, unit, direction and sentence of every score: motion first, then the main quality, then the rest."""
         found: dict[str, dict[str, str]] = self.summary["score_info"]
-        order = {self.motion: 0, self.summary.get("quality") or MAIN_QUALITY: 1}
-        named = sorted(found, key=lambda key: order.get(key, 2))
+        given = self.summary.get("score_order") or list(found)
+        first = {self.motion: -2, self.summary.get("quality") or MAIN_QUALITY: -1}
+        named = sorted(found, key=lambda key: first.get(key, given.index(key)))
         return {key: {**found[key], "label": capitalised(found[key]["label"])} for key in named}
 
     @property

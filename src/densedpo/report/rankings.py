@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from densedpo.evaluation.ranking import Ranker, ranking_agreement
+from densedpo.evaluation.ranking import RankedPair, Ranker, ranking_agreement
 from densedpo.evaluation.scorers import ScoreInfo
 from densedpo.report.evaluation import Evaluation
 from densedpo.store.project import Project
@@ -19,14 +19,26 @@ _TRUTH = "examiner"
 
 
 @dataclass(frozen=True)
+class RankedScore:
+    """How one score ranks pairs of models beside the truth: as it does, upside down, or only one of them at all."""
+
+    label: str
+    against: str
+    same: int
+    opposite: int
+    missed: int  # told apart by the truth alone
+    invented: int  # told apart by the score alone
+    upside_down: list[str]  # which pairs, in words
+
+
+@dataclass(frozen=True)
 class Compared:
-    """How the scores of evaluation ``found`` rank the models of evaluation ``truth``, a sentence a finding."""
+    """How the scores of evaluation ``found`` rank the models of evaluation ``truth``."""
 
     truth: str
     found: str
-    agreeing: int
-    compared: int
-    sentences: list[str]
+    pairs: int
+    scores: list[RankedScore]
 
 
 def compare_rankings(project: Project, evaluations: list[Evaluation]) -> list[Compared]:
@@ -43,22 +55,26 @@ def _alike(one: Evaluation, other: Evaluation) -> bool:
 
 def _compare(project: Project, truth: Evaluation, found: Evaluation) -> Compared:
     known, other = (read_table(project.evaluation(one.name) / "scores.parquet") for one in (truth, found))
-    said: list[str] = []
-    agreeing = compared = 0
-    for score in found.info:
-        against = truth.motion if score == found.motion else _quality(truth)
-        direction = found.info[score]["better"]
-        if against is None or (direction == "neither" and score != found.motion):
+    scores = []
+    for score, info in found.main_info.items():
+        against = truth.motion if score == found.motion else next(iter(truth.qualities), None)
+        if against is None or (info["better"] == "neither" and score != found.motion):
             continue
-        agreement = ranking_agreement(_ranker(truth, against, known), _ranker(found, score, other))
-        compared += 1
-        agreeing += agreement.agrees
-        said += agreement.sentences
-    return Compared(truth.name, found.name, agreeing, compared, said)
+        ranked = ranking_agreement(_ranker(truth, against, known), _ranker(found, score, other)).pairs
+        scores.append(_counted(info["label"], truth.info[against]["label"], ranked))
+    return Compared(truth.name, found.name, len(truth.models) * (len(truth.models) - 1) // 2, scores)
 
 
-def _quality(evaluation: Evaluation) -> str | None:
-    return evaluation.qualities[0] if evaluation.qualities else None
+def _counted(label: str, against: str, pairs: tuple[RankedPair, ...]) -> RankedScore:
+    return RankedScore(
+        label=label,
+        against=against,
+        same=sum(pair.truth == pair.found for pair in pairs),
+        opposite=sum(pair.truth * pair.found < 0 for pair in pairs),
+        missed=sum(pair.truth != 0 and pair.found == 0 for pair in pairs),
+        invented=sum(pair.truth == 0 and pair.found != 0 for pair in pairs),
+        upside_down=[f"{pair.model} and {pair.other}" for pair in pairs if pair.truth * pair.found < 0],
+    )
 
 
 def _ranker(evaluation: Evaluation, score: str, rows: list[Row]) -> Ranker:
