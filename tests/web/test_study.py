@@ -91,6 +91,13 @@ def press(page: Page, keys: str) -> None:
         page.keyboard.press(key)
 
 
+def whole(page: Page) -> bool:
+    """Whether the pictures lie inside the stage, which cuts off what does not."""
+    stage, panes = (page.locator(name).bounding_box() for name in (".stage", ".panes"))
+    assert stage and panes
+    return panes["y"] >= stage["y"] - 1 and panes["y"] + panes["height"] <= stage["y"] + stage["height"] + 1
+
+
 def test_a_study_is_done_by_keyboard_alone(room: Room, make_study_desk: Callable[..., Desk]) -> None:
     desk = make_study_desk(room)
     heard: list[str] = []
@@ -111,6 +118,7 @@ def test_a_study_is_done_by_keyboard_alone(room: Room, make_study_desk: Callable
     for last in (False, True):
         Desk.ready(page)
         shown = page.evaluate("history.state.task")
+        assert whole(page), "the pictures are cut off"  # from the second pair on, too
         press(page, "Shift+2 Enter")
         if not last:
             holds(page, f"history.state.task !== '{shown}'")

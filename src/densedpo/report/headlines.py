@@ -62,7 +62,7 @@ def story(model: str, pairs: Pairs, runs: list[Run], evaluations: list[Evaluatio
         prompts = len(evaluation.summary["prompts"])
         unseen = "which no training saw, " if evaluation.held_out == prompts else ""
         told.append(
-            f"In evaluation {evaluation.name}, {_models(evaluation)} each drew {counted(prompts, 'prompt')}, "
+            f"In evaluation {evaluation.name}, {_models(evaluation)} drew {counted(prompts, 'prompt')}, "
             f"{unseen}with {counted(len(evaluation.summary['seeds']), 'seed')} a prompt, and every video was scored."
         )
     return told
@@ -94,7 +94,8 @@ def flow(pairs: Pairs, runs: list[Run], evaluations: list[Evaluation]) -> list[t
 
 def findings(audit: Audit | None, evaluations: list[Evaluation]) -> list[Finding]:
     """Return the headlines, labels first, each saying no more than its interval allows."""
-    return _of_audit(audit) + [finding for evaluation in evaluations for finding in _of_evaluation(evaluation)]
+    named = len(evaluations) > 1
+    return _of_audit(audit) + [found for evaluation in evaluations for found in _of_evaluation(evaluation, named)]
 
 
 def _of_audit(audit: Audit | None) -> list[Finding]:
@@ -116,7 +117,7 @@ def _of_audit(audit: Audit | None) -> list[Finding]:
     return found
 
 
-def _of_evaluation(evaluation: Evaluation) -> list[Finding]:
+def _of_evaluation(evaluation: Evaluation, named: bool) -> list[Finding]:
     if not evaluation.qualities:
         return []
     score = evaluation.qualities[0]
@@ -130,6 +131,8 @@ def _of_evaluation(evaluation: Evaluation) -> list[Finding]:
         outcome = f"{said} {'from' if said == 'not told apart' else 'than'} {evaluation.base}"
         direction = "" if info["better"] == "neither" else f" ({info['better']} is better)"
         sentence = f"{info['label'].lower()}{direction}, {model} minus {evaluation.base}: {model} is {outcome}."
+        if named:
+            sentence = f"evaluation {evaluation.name}: {sentence}"
         overall = (evaluation.part("overall") or {}).get(model)
         beside = _motion(evaluation, model, motion) if motion else ""
         if overall:

@@ -195,6 +195,13 @@ def test_motion_comes_first_and_better_is_always_right_and_up() -> None:
     assert "<b>" not in json.dumps([trace["name"] for trace in plane.data])
 
 
+def test_headlines_of_several_evaluations_say_whose_they_are() -> None:
+    found = evaluation(["base", "dense"])
+    assert [one.sentence.startswith("artifacts") for one in findings(None, [found])] == [True]
+    two = findings(None, [found, found])
+    assert [one.sentence.startswith("evaluation held-out: artifacts") for one in two] == [True, True]
+
+
 def test_an_evaluation_of_the_base_alone_has_no_differences_to_draw() -> None:
     assert difference_figure(evaluation(["base"]), 0).data == []
 

@@ -80,6 +80,7 @@ export class Work {
     this.busy = false;
     this.#goTo(this.sheet.current);
     this.drawCaption();
+    this.view.fit(); // only now have the texts around the pictures taken their room
   }
 
   drawCaption() {
