@@ -16,9 +16,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from label_pictures import DESK, FOLDER, STANDING, press, save  # noqa: E402
 from tests.study_room import MODELS, make_evaluation, open_room, served  # noqa: E402
 from tests.web.conftest import CHROMIUM, FLAGS, Desk  # noqa: E402
-from tools.label_pictures import DESK, FOLDER, STANDING, press, save  # noqa: E402
 
 from densedpo.miniworld import scenes  # noqa: E402
 from densedpo.miniworld.defects import plant  # noqa: E402

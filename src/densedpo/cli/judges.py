@@ -223,7 +223,7 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
 
     told: dict[str, Any] = {}
     try:
-        seated, tested = _tested(call, seated)
+        seated, tested = _tested(call, seated, again=how["force"])
         told = {"self_test": tested}
         if not (tested["trusted"] or allow_untrusted):
             for check in tested["checks"]:
@@ -250,16 +250,16 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
     return told
 
 
-def _tested(call: Call, seated: Seated) -> tuple[Seated, dict[str, Any]]:
+def _tested(call: Call, seated: Seated, again: bool) -> tuple[Seated, dict[str, Any]]:
     """Return the judge as it should be asked, and what probe and self-test found; the second needs the first."""
     from densedpo.labels.judges.probing import with_probe
     from densedpo.labels.judges.selftest import SelfTest, self_test
 
     if seated.probe is None:
-        return seated, self_test(call.project, seated.judge, call.settings.label.segment_s).as_dict()
+        return seated, self_test(call.project, seated.judge, call.settings.label.segment_s, again=again).as_dict()
     found, judge = seated.probe()
     seated = replace(seated, judge=judge)
     tested = SelfTest(())  # of a judge that cannot see there is nothing to test
     if found["passed"]:
-        tested = self_test(call.project, judge, call.settings.label.segment_s)
+        tested = self_test(call.project, judge, call.settings.label.segment_s, again=again)
     return seated, with_probe(tested.as_dict(), found)

@@ -28,8 +28,13 @@ def freeze(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(frames[len(frames) // 2], frames.shape))
 
 
-def identical_control(rows: Sequence[Row], names: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any] | None:
-    """Return the entry ``controls.identical`` from the base's rows; None with one seed."""
+def identical_control(
+    rows: Sequence[Row], names: Sequence[str], bootstrap: Bootstrap, labels: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
+    """Return the entry ``controls.identical`` from the base's rows; None with one seed.
+
+    ``labels`` are how scores are called in its sentence.
+    """
     seeds = sorted({row["seed"] for row in rows})
     if len(seeds) < 2:
         return None
@@ -52,7 +57,8 @@ def identical_control(rows: Sequence[Row], names: Sequence[str], bootstrap: Boot
         "does not."
     )
     if outside:
-        sentence += f" Outside: {', '.join(outside)}. A finding of that size in these scores may be chance too."
+        named = ", ".join((labels or {}).get(name, name) for name in outside)
+        sentence += f" Outside: {named}. A finding of that size in these scores may be chance too."
     return {
         "how": "the base's own samples, the seeds of each prompt split in halves",
         "differences": _plain(found),

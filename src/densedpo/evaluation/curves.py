@@ -105,6 +105,11 @@ def _ship(plane: Plane, chosen: str, by_line: dict[str, str]) -> dict[str, Any]:
         "the base's. The base is among them."
     )
     sentence = f"Ship {chosen}. It was chosen on these prompts: confirm it on others."
+    if not _told_apart(plane, chosen):
+        sentence = (
+            f"{chosen} has the best mean, but is not told apart from the base in {plane.quality}: "
+            "nothing here says that shipping it would help."
+        )
     if chosen == BASE:
         sentence = f"Ship nothing: no model has better {plane.quality} and keeps {kept:.0f} % of the base's motion."
     return {
@@ -114,6 +119,13 @@ def _ship(plane: Plane, chosen: str, by_line: dict[str, str]) -> dict[str, Any]:
         "by_line": by_line,
         "sentence": sentence,
     }
+
+
+def _told_apart(plane: Plane, model: str) -> bool:
+    gap = plane.bootstrap.interval(
+        plane.table.of(model, plane.quality) - plane.table.of(BASE, plane.quality), plane.table.seeds
+    )
+    return gap is not None and not gap.low <= 0 <= gap.high
 
 
 def _matched(plane: Plane, lines: Sequence[Line]) -> dict[str, Any]:

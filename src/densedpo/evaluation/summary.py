@@ -89,7 +89,9 @@ def analyse(
             for model in models[1:]
         },
         "controls": {
-            "identical": identical_control(list(own.values()), names, bootstrap),
+            "identical": identical_control(
+                list(own.values()), names, bootstrap, {name: info.label for name, info in infos.items()}
+            ),
             "frozen": frozen_control(thawed, frozen, infos, (motion, quality), motion_kept, bootstrap),
         },
         "properties": _properties(rows, models, bootstrap),

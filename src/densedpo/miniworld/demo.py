@@ -75,9 +75,7 @@ def run_demo(project: Project, seed: int, device: str, size: DemoSize) -> dict[s
     say("5/7 training: DenseDPO, a LoRA on the miniature")
     train(project, model, settings, RUN, snapshot.path)
     say("6/7 evaluation: captions that no training set has held, base against tuned from the same noise")
-    summary = evaluate(
-        project, settings, [RUN], held_out_prompts(), ExaminerScorer(), EVALUATION, prompt_set=HELD_OUT
-    )
+    summary = evaluate(project, settings, [RUN], held_out_prompts(), ExaminerScorer(), EVALUATION, prompt_set=HELD_OUT)
     say("7/7 report")
     report = build_report(project)
     seconds = time.monotonic() - start

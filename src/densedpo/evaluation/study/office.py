@@ -158,8 +158,9 @@ def _chosen(models: Sequence[str], there: Sequence[str]) -> list[str]:
 
 
 def _tell(items: Sequence[Item], settings: Settings) -> None:
+    overlap = settings.study.overlap
     kinds = {kind: sum(item.kind == kind for item in items) for kind in ("models", "same_model", "same_video")}
     say(
         f"study: {kinds['models']} comparisons of models and {kinds['same_model']} of a model with itself, each for "
-        f"{settings.study.overlap} people; {kinds['same_video']} controls"
+        f"{overlap} {'person' if overlap == 1 else 'people'}; {kinds['same_video']} controls"
     )

@@ -182,25 +182,33 @@ def _checks(trials: Trials, said: Mapping[Key, Judgement]) -> Iterable[Check]:
         return before.answer is not None and said[key].answer == before.answer
 
     def frozen_wins_not(key: Key) -> bool:
-        return said[key].answer not in (None, "a" if key[2] % 2 else "b")
+        return said[key].answer != ("a" if key[2] % 2 else "b")
 
     # both sides bad is no preference either
     yield _share(said, "same", RIGHT_LEAST, lambda key: said[key].answer in ("tie", "both_bad"))
     for kind in DAMAGES:
         yield _share(said, kind, RIGHT_LEAST, clean_wins)
-    yield _share(said, "frozen", ALWAYS, frozen_wins_not)
+    # no answer is no win, but too few answers show nothing
+    yield _share(said, "frozen", ALWAYS, frozen_wins_not, usable_least=1 - _UNUSABLE_MOST)
     yield _share(said, "exchanged", RIGHT_LEAST, flips)
     yield _share(said, "empty", ALWAYS, lambda key: said[key].answer == "cannot_judge")
     yield _text(trials, said)
 
 
-def _share(said: Mapping[Key, Judgement], name: str, least: float, right: Callable[[Key], bool]) -> Check:
+def _share(
+    said: Mapping[Key, Judgement],
+    name: str,
+    least: float,
+    right: Callable[[Key], bool],
+    usable_least: float = 0.0,
+) -> Check:
     keys = [key for key in said if key[0] == name]
     if not keys:
         return _inapplicable(name, least)
     count, wanted = sum(right(key) for key in keys), math.ceil(least * len(keys) - 1e-9)
     sentence = f"{_WORDS[name]}: {count} of {len(keys)}, wanted {wanted}{_unusable(said[key] for key in keys)}"
-    return Check(name, count >= wanted, True, count / len(keys), least, sentence)
+    usable = sum(said[key].answer is not None for key in keys) >= usable_least * len(keys)
+    return Check(name, count >= wanted and usable, True, count / len(keys), least, sentence)
 
 
 def _text(trials: Trials, said: Mapping[Key, Judgement]) -> Check:
