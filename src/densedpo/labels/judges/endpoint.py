@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from densedpo.errors import ConfigError
 from densedpo.keys import content_id, stream
 from densedpo.labels.judges.answerer import Question, Reply
 from densedpo.labels.judges.base import ServiceError
-from densedpo.labels.judges.clients import Clients
+from densedpo.labels.judges.connection import open_client
 from densedpo.labels.judges.ledger import Ledger, Prices
 from densedpo.labels.judges.limits import Gate
 from densedpo.labels.judges.loop import LoopThread
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from densedpo.config import JudgeSettings
     from densedpo.labels.judges.trouble import Trouble
 
+# the first is how the client is told not to read the answer by itself, as its with_streaming_response does
+_HEADERS = {"X-Stainless-Raw-Response": "stream", "Content-Type": "application/json"}
 _MOST_BYTES = 1_000_000
 _MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
 _MOST_FAILURES_AT_FIRST = 2  # the same while it has answered nothing at all
@@ -92,7 +95,7 @@ class Endpoint:
         self._recall = True
         self._settings, self._url, self._model = settings, settings.base_url, settings.model
         self._replies, self._backoff_s = replies, backoff_s
-        self._clients = Clients(settings)
+        self._client = open_client(settings)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         self._ledger = Ledger(prices, settings.budget, replies)
         self._line = _Line()
@@ -127,7 +130,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Break off what is being asked (it fails) and close the connections; harmless if repeated."""
-        self._loop.close(self._clients.close)
+        self._loop.close(self._client.close)
 
     def ask(self, question: Question) -> Reply:
         """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
@@ -220,17 +223,20 @@ class Endpoint:
         """Return the body of a successful response, as far as an answer may be long."""
         from densedpo.labels.judges.trouble import OversizedError
 
-        body = self.body_of(question)
-        # the client would walk through every part of the messages; as its extra body they pass as they are
+        # ready bytes: the client would walk through every part of the messages
+        sent = json.dumps(self.body_of(question)).encode()
         received = bytearray()
-        with self._clients.one() as client:
-            asking = client.chat.completions.with_streaming_response
-            async with asking.create(model=self._model, messages=[], extra_body=body) as response:
-                self._line.gate.heed(response.headers)
-                async for piece in response.iter_bytes():
-                    received += piece
-                    if len(received) > _MOST_BYTES:
-                        raise OversizedError(f"an answer longer than {_MOST_BYTES / 1e6:g} MB")
+        response: Any = await self._client.post(
+            "/chat/completions", cast_to=object, content=sent, options={"headers": _HEADERS}
+        )
+        try:
+            self._line.gate.heed(response.headers)
+            async for piece in response.iter_bytes():
+                received += piece
+                if len(received) > _MOST_BYTES:
+                    raise OversizedError(f"an answer longer than {_MOST_BYTES / 1e6:g} MB")
+        finally:
+            await response.close()
         return bytes(received)
 
     def _may_repeat(self, trouble: Trouble) -> bool:

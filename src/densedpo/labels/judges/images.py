@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -38,7 +37,10 @@ def chosen_frames(num_frames: int, fps: float, frames_per_s: float) -> NDArray[n
 
 
 class SegmentImages:
-    """The images of one segment in either order, encoded when they are first needed and then kept."""
+    """The images of one segment in either order, encoded when they are first needed and then kept.
+
+    For one thread: before Python 3.12 a cached property has one lock for all segments, and encoding would take turns.
+    """
 
     def __init__(self, pair: SegmentPair, settings: JudgeSettings) -> None:
         self._settings = settings
@@ -46,6 +48,7 @@ class SegmentImages:
         self.count = len(shown)
         self._frames: dict[Side, Frames] = {"a": pair.frames_a[shown], "b": pair.frames_b[shown]}
         self._parts: dict[Side, tuple[str | Image, ...]] = {}
+        self._sides: dict[Side, tuple[Image, ...]] = {}
 
     def parts(self, first: Side) -> tuple[str | Image, ...]:
         """Return words and images in the order of a question in which ``first`` is the first clip."""
@@ -64,17 +67,16 @@ class SegmentImages:
             )
         if layout == "grid":
             how = f"one image with {self.count} frames in the order of time, row by row from the top left"
-            sides = self._sheets
+            self._sides = self._sides or self._sheets()
         else:
             how = f"{self.count} frames in the order of time"
-            sides = self._encoded
+            self._sides = self._sides or self._encoded()
+        sides = self._sides
         return (f"The first clip, {how}:", *sides[first], f"The second clip, {how}:", *sides[second])
 
-    @cached_property
     def _encoded(self) -> dict[Side, tuple[Image, ...]]:
-        return {side: tuple(self._image(frame) for frame in frames) for side, frames in self._reduced.items()}
+        return {side: tuple(self._image(frame) for frame in frames) for side, frames in self._reduced().items()}
 
-    @cached_property
     def _sheets(self) -> dict[Side, tuple[Image, ...]]:
         columns = math.ceil(math.sqrt(self.count))
         rows = math.ceil(self.count / columns)
@@ -86,10 +88,10 @@ class SegmentImages:
         return {side: (self._image(_sheet(frames, columns, rows)),) for side, frames in small.items()}
 
     def _beside(self, first: Side, second: Side) -> tuple[Image, ...]:
-        couples = zip(self._reduced[first], self._reduced[second], strict=True)
+        reduced = self._reduced()
+        couples = zip(reduced[first], reduced[second], strict=True)
         return tuple(self._image(_sheet(np.stack(couple), columns=2, rows=1)) for couple in couples)
 
-    @cached_property
     def _reduced(self) -> dict[Side, Frames]:
         return {side: _reduced(frames, self._settings.max_side_px) for side, frames in self._frames.items()}
 

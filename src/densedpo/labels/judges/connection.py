@@ -1,0 +1,45 @@
+"""The connection to a service: the ``openai`` client over aiohttp, imported only where one is wanted."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from densedpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from densedpo.config import JudgeSettings
+
+_CONNECT_S = 10.0
+
+
+def open_client(settings: JudgeSettings) -> AsyncOpenAI:
+    """Return a client of the service that ``settings`` name, as wide as questions are asked at the same time.
+
+    aiohttp carries it, because it takes a fifth less of a core for each request than the client's own transport.
+
+    Raises:
+        ConfigError: if the client is not installed.
+    """
+    try:
+        import aiohttp  # noqa: F401
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAioHttpClient
+    except ImportError:
+        raise ConfigError("judge.base_url: needs the package openai; run `pip install 'densedpo[judges]'`") from None
+    longest_s = settings.timeout_s
+    wait_s = httpx2.Timeout(longest_s, connect=min(_CONNECT_S, longest_s))
+    # images and key go where the user said and nowhere else
+    carrier = DefaultAioHttpClient(
+        timeout=wait_s, limits=httpx2.Limits(max_connections=settings.parallel), follow_redirects=False
+    )
+    return AsyncOpenAI(
+        base_url=settings.base_url,
+        # services of one's own take any key, but the client insists on one
+        api_key=os.environ.get(settings.key_variable) or "none",
+        timeout=wait_s,
+        max_retries=0,
+        http_client=carrier,
+    )
