@@ -12,7 +12,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from densedpo.clips.sniff import expected_bytes
@@ -61,18 +61,20 @@ def _decode(path: Path, file: BinaryIO) -> Video:
         rate = stream.average_rate
         declared = stream.frames
         frames, times = [], []
+        converter = VideoReformatter()  # one for all frames: its tables are made once
         for frame in container.decode(stream):
             if frame.pts is None or frame.time_base is None:
                 raise MediaError(f"{path}: a frame has no timestamp; make the file again")
             times.append(float(frame.pts * frame.time_base))
-            frames.append(_to_rgb(frame))
+            frames.append(_to_rgb(frame, converter))
     if not frames or len(frames) != declared or rate is None:
         raise MediaError(f"{path}: {len(frames)} of {declared} declared frames could be read; make it again")
     return Video(np.stack(frames), np.array(times), float(rate))
 
 
-def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = frame.to_ndarray(  # type: ignore[assignment]
+def _to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> NDArray[np.uint8]:
+    converted = converter.reformat(
+        frame,
         format="rgb24",
         src_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.MPEG,
@@ -80,4 +82,5 @@ def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
         threads=1,
     )
+    image: NDArray[np.uint8] = converted.to_ndarray()  # type: ignore[assignment]
     return image
