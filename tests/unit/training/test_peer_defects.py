@@ -407,6 +407,7 @@ class Recording:
     believes: float | None = None
     name: str = "recording"
     settings_digest: str = "one"
+    parallel: int = 1
     shown: list[SegmentPair] = field(default_factory=list)
 
     def judge(self, pair: SegmentPair) -> Judgement:
