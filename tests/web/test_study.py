@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 from tests.study_room import MODELS, make_evaluation, open_room, served
 from tests.web.conftest import Desk
 from tests.web.label_site import holds, until
@@ -44,20 +43,6 @@ def room(tmp_path: Path) -> Iterator[Room]:
     with served(office, plan) as url:
         yield Room(office, plan, url)
     office.close()
-
-
-@pytest.fixture
-def make_study_desk(chromium: Browser) -> Iterator[Callable[..., Desk]]:
-    contexts = []
-
-    def make(site: Any, **settings: Any) -> Desk:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **settings})
-        contexts.append(context)
-        return Desk(context, site)
-
-    yield make
-    for context in contexts:
-        context.close()
 
 
 def start(desk: Desk, name: str = "Ada") -> Page:
@@ -98,8 +83,8 @@ def whole(page: Page) -> bool:
     return panes["y"] >= stage["y"] - 1 and panes["y"] + panes["height"] <= stage["y"] + stage["height"] + 1
 
 
-def test_a_study_is_done_by_keyboard_alone(room: Room, make_study_desk: Callable[..., Desk]) -> None:
-    desk = make_study_desk(room)
+def test_a_study_is_done_by_keyboard_alone(room: Room, make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(room)
     heard: list[str] = []
     desk.context.on("response", lambda reply: heard.append(f"{reply.url} {reply.headers}"))
     page = start(desk)
@@ -138,8 +123,8 @@ def test_a_study_is_done_by_keyboard_alone(room: Room, make_study_desk: Callable
         assert secret not in told
 
 
-def test_reloading_and_losing_the_network_lose_nothing(room: Room, make_study_desk: Callable[..., Desk]) -> None:
-    desk = make_study_desk(room)
+def test_reloading_and_losing_the_network_lose_nothing(room: Room, make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(room)
     page = start(desk)
     press(page, "2 1 n")
     page.keyboard.type("looks better")
@@ -156,8 +141,8 @@ def test_reloading_and_losing_the_network_lose_nothing(room: Room, make_study_de
     assert room.said() == ["second", "first", "tie"]
 
 
-def test_the_same_player_steps_loops_and_keeps_time(room: Room, make_study_desk: Callable[..., Desk]) -> None:
-    page = start(make_study_desk(room))
+def test_the_same_player_steps_loops_and_keeps_time(room: Room, make_desk: Callable[..., Desk]) -> None:
+    page = start(make_desk(room))
     press(page, "Space Home")
     holds(page, "document.querySelector('.drift').dataset.frame === '0'")
     press(page, "ArrowRight ArrowRight")
@@ -176,8 +161,8 @@ def test_the_same_player_steps_loops_and_keeps_time(room: Room, make_study_desk:
     assert not any(word in keys for word in ("Limbs", "Both bad", "Next segment"))
 
 
-def test_everything_can_be_touched_on_a_tablet(room: Room, make_study_desk: Callable[..., Desk]) -> None:
-    desk = make_study_desk(room, viewport={"width": 820, "height": 1180}, has_touch=True, is_mobile=True)
+def test_everything_can_be_touched_on_a_tablet(room: Room, make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(room, viewport={"width": 820, "height": 1180}, has_touch=True, is_mobile=True)
     page = desk.open(work=False)
     page.get_by_label("Your name").fill("Bob")
     page.get_by_role("button", name="Start").tap()
@@ -196,8 +181,8 @@ def test_everything_can_be_touched_on_a_tablet(room: Room, make_study_desk: Call
     assert desk.troubles == []
 
 
-def test_the_team_sees_progress_only(room: Room, make_study_desk: Callable[..., Desk]) -> None:
-    desk = make_study_desk(room)
+def test_the_team_sees_progress_only(room: Room, make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(room)
     page = start(desk)
     press(page, "Shift+1 Enter")
     until(lambda: room.office.desk.me(room.office.roster.everybody()[0]).progress.done == 1)

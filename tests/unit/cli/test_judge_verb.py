@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,13 +10,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fake_endpoint import FakeEndpoint, always_first, honest, obedient, steady
 from tests.judged_pairs import SEGMENTS, make_project
+from tests.unit.cli.result import Result
 
 from densedpo.labels.store import LabelStore, current_answers
 from densedpo.store.project import Project
@@ -25,20 +24,6 @@ from densedpo.store.project import Project
 PAIRS = 6
 ANSWERS = {"a", "b", "tie", "both_bad", "cannot_judge"}
 OUTCOMES = {"ok", "refused", "truncated", "malformed", "failed"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed and returned."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def value(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.out)
-        return loaded
 
 
 Judge = Callable[..., Result]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.cli.result import Result
 
 from densedpo.clips.encode import write_video
 from densedpo.errors import ConfigError
@@ -21,20 +20,6 @@ from densedpo.miniworld import scenes
 from densedpo.store.tables import read_table
 
 REAL_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed and returned."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def value(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.out)
-        return loaded
 
 
 Run = Callable[..., Result]
