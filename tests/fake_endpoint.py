@@ -179,7 +179,9 @@ class FakeEndpoint:
         redirect_to: str = "",
         keep_requests: bool = False,
         look: bool = True,
+        at_call: Mapping[int, Callable[[FakeEndpoint], None]] | None = None,
     ) -> None:
+        """``at_call`` changes the service as the call of that number arrives, counted from 1, before it is answered."""
         self.mind, self.plan, self.seed = mind, dict(plan or {}), seed
         assert set(self.plan) <= set(MISBEHAVIOURS) and sum(self.plan.values()) <= 1
         self.latency_s, self.retry_after_s, self.hang_s, self.drip_s = latency_s, retry_after_s, hang_s, drip_s
@@ -187,6 +189,7 @@ class FakeEndpoint:
         self.key, self.models, self.modes = key, models, modes
         self.new_limit, self.redirect_to = new_limit, redirect_to
         self.keep_requests, self.look = keep_requests, look
+        self.at_call = dict(at_call or {})
         self.record = Record()
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -200,7 +203,7 @@ class FakeEndpoint:
 
     @property
     def calls(self) -> int:
-        return sum(self.record.calls.values())
+        return len(self.record.times_s)  # unlike a sum over a dict, safe while the service's thread adds to it
 
     def cost(self, price_input: float, price_output: float) -> float:
         """Return what the service charged, in dollars, at prices a million tokens."""
@@ -262,6 +265,8 @@ class FakeEndpoint:
         request = json.loads(body)
         question = hashlib.sha256(body).hexdigest()  # the same question has the same body
         self.record.calls[question] += 1
+        if happens := self.at_call.pop(self.calls, None):
+            happens(self)
         if self.keep_requests:
             self.record.requests.append(request)
         kind = self._kind(question)

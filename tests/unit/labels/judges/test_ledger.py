@@ -130,7 +130,8 @@ def test_until_a_service_is_known_one_asks_at_a_time(
         ledger = Ledger(Prices(1.0, 1.0), 100.0, replies)
         await ledger.settle(await ledger.reserve(question()), 0.1, counted)
         tasks = [asyncio.create_task(ledger.reserve(question(number))) for number in range(5)]
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(asyncio.gather(*tasks[:at_once]), 60)
+        await asyncio.sleep(0.3)  # for those that should not follow
         through = sum(task.done() for task in tasks)
         for task in tasks:
             task.cancel()

@@ -213,10 +213,10 @@ def test_videos_come_whole_and_in_parts(open_page: OpenOffice) -> None:
 def test_odd_ranges_read_nothing(open_page: OpenOffice, asked: str) -> None:
     ann = Worker(open_page())
     (task,) = ann.next()
-    began = time.monotonic()
+    began_s = time.process_time()  # work, not waiting
     reply = ann.client.get(task["media"]["first"], headers={"Range": asked})
     assert (reply.status_code, reply.content) == (416, b"")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began_s < 1
 
 
 def test_ranges_in_numbers() -> None:
