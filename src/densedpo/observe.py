@@ -119,7 +119,7 @@ def _line(row: dict[str, Any]) -> str:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a JSONL file; an incomplete last line, left by a kill, is dropped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

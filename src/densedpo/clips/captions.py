@@ -6,18 +6,14 @@ absolute. The sidecar of ``name.mp4`` is ``name.txt``; the table has the last wo
 
 from __future__ import annotations
 
-import csv
-import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from densedpo.errors import MediaError, ProjectError
-from densedpo.store.tables import read_table
+from densedpo.store.rows import ROW_SUFFIXES, read_rows
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_CAPTION_CHARACTERS = 10_000
 
 
@@ -60,7 +56,7 @@ class Captions:
 
 def find_table(sources: Iterable[Path]) -> Path | None:
     """Return the first ``captions.csv``, ``.jsonl`` or ``.parquet`` that lies in a source folder."""
-    tables = (source / f"captions{suffix}" for source in sources for suffix in TABLE_SUFFIXES)
+    tables = (source / f"captions{suffix}" for source in sources for suffix in ROW_SUFFIXES)
     return next((table for table in tables if table.is_file()), None)
 
 
@@ -83,33 +79,13 @@ def read_captions(table: Path | None, folders: Iterable[Path]) -> Captions:
     captions = Captions()
     if table is None:
         return captions
-    if not table.is_file():
-        raise ProjectError(f"{table}: no such captions file")
     places = [*folders, table.parent]
-    for number, row in enumerate(_rows(table), start=1):
-        name, text = row.get("path"), row.get("caption")
+    for line, row in read_rows(table):
+        name, text = (row.get("path"), row.get("caption")) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or not name:
-            raise ProjectError(f"{table}: row {number} has no 'path'; the columns must be path and caption")
+            raise ProjectError(f"{table}: line {line} has no 'path'; each row must have path and caption")
         candidates = [(place / name).resolve() for place in places]
         file = next((path for path in candidates if path.exists()), candidates[0])
         captions.by_file[file] = clean(text) if isinstance(text, str) else ""
         captions.named[file] = name
     return captions
-
-
-def _rows(table: Path) -> list[dict[str, Any]]:
-    kind = table.suffix.lower()
-    if kind == ".parquet":
-        return read_table(table)
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        if kind == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ProjectError(f"{table}: every line must be an object with path and caption")
-            return rows
-        if kind == ".csv":
-            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise ProjectError(f"{table}: not readable as {kind[1:].upper()} in UTF-8 ({error})") from None
-    raise ProjectError(f"{table}: unknown kind of captions file; use one of {', '.join(TABLE_SUFFIXES)}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from densedpo.errors import LabelError
+from densedpo.errors import LabelError, ProjectError
 from densedpo.labels.answers import Answer, AnswerEvent, event_from
 from densedpo.store.files import write_text
 from densedpo.store.project import Project
+from densedpo.store.rows import read_rows
 
 
 def write_gold(project: Project, events: Iterable[AnswerEvent]) -> int:
@@ -30,9 +31,13 @@ def load_gold(project: Project, segment_s: float) -> dict[str, dict[int, Answer]
     if not project.gold_file.exists():
         return {}
     found: dict[str, dict[int, Answer]] = {}
-    for line, text in enumerate(project.gold_file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        rows = read_rows(project.gold_file)
+    except ProjectError as error:
+        raise LabelError(str(error)) from None
+    for line, row in rows:
         try:
-            event = event_from(json.loads(text))
+            event = event_from(row)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise LabelError(

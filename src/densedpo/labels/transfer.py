@@ -7,7 +7,6 @@ the same file. An import is taken whole or not at all: every row is checked agai
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from densedpo.labels.snapshot import snapshot_rows
 from densedpo.labels.store import LabelStore, current_answers
 from densedpo.store.files import replacing, write_text
 from densedpo.store.project import Project
+from densedpo.store.rows import ROW_SUFFIXES, read_rows
 from densedpo.store.tables import Row, read_table, write_table
 
 ExportFormat = Literal["jsonl", "parquet", "videoalign", "label_studio", "datasets"]
@@ -208,26 +208,19 @@ def _event(path: Path, line: int, row: Row, pair: Row, defaults: Row) -> AnswerE
 Numbered = Iterator[tuple[int, Row]]
 
 
-def _read_jsonl(path: Path) -> Numbered:
-    for line, text in enumerate(_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise LabelError(f"{path}: line {line}: not JSON ({error.msg})") from None
+def _read_rows(path: Path) -> Numbered:
+    try:
+        rows = read_rows(path)
+    except ProjectError as error:
+        raise LabelError(str(error)) from None
+    adapt = _ADAPTERS.get(path.suffix.lower(), dict)
+    for line, row in rows:
         if not isinstance(row, dict):
             raise LabelError(f"{path}: line {line}: expected an object with pair_id, segment and answer")
-        yield line, row
-
-
-def _read_parquet(path: Path) -> Numbered:
-    try:
-        rows = read_table(path)
-    except ProjectError:
-        raise LabelError(f"{path}: not readable as Parquet") from None
-    for line, row in enumerate(rows, start=1):
-        yield line, _without_nulls(row)
+        try:
+            yield line, adapt(row)
+        except (KeyError, ValueError) as error:
+            raise LabelError(f"{path}: line {line}: {error}") from None
 
 
 def _read_dataset(folder: Path) -> Numbered:
@@ -238,19 +231,20 @@ def _without_nulls(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None or name in _OPTIONAL}
 
 
-def _read_csv(path: Path) -> Numbered:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+def _from_cells(row: dict[str, str]) -> Row:
+    """Return the answer in a row of a CSV, ours or VideoAlign's.
+
+    Raises:
+        ValueError: if it has more or fewer cells than the file has columns, or is not what VideoAlign writes.
+    """
+    if None in row or None in row.values():
+        raise ValueError("more or fewer cells than columns")
+    if "path_A" not in row:
+        return _typed(row)
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise LabelError(f"{path}: line {reader.line_num}: more or fewer cells than columns")
-            yield reader.line_num, from_videoalign(row) if "path_A" in row else _typed(row)
-    except LabelError:
-        raise
+        return from_videoalign(row)
     except (KeyError, ValueError) as error:
-        raise LabelError(f"{path}: line {reader.line_num}: not a row of the VideoAlign CSV ({error})") from None
-    except csv.Error as error:
-        raise LabelError(f"{path}: line {reader.line_num}: not readable as CSV ({error})") from None
+        raise ValueError(f"not a row of the VideoAlign CSV ({error})") from None
 
 
 def _typed(row: Mapping[str, str]) -> Row:
@@ -277,16 +271,8 @@ _CONVERSIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise LabelError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-
-
+_ADAPTERS: dict[str, Callable[[dict[str, Any]], Row]] = {".csv": _from_cells, ".parquet": _without_nulls}
 _READERS: dict[str, Callable[[Path], Iterable[tuple[int, Row]]]] = {
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
+    **dict.fromkeys(ROW_SUFFIXES, _read_rows),
     ".json": read_label_studio,
 }

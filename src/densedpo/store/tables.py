@@ -36,7 +36,7 @@ def read_table(path: Path) -> list[Row]:
     try:
         rows: list[Row] = pq.read_table(path).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise ProjectError(f"{path}: not readable as Parquet ({error}); repeat the command that made it") from None
+        raise ProjectError(f"{path}: not readable as Parquet ({error}); make it again") from None
     return rows
 
 

@@ -7,8 +7,6 @@ TRL's preference columns with video files as answers: ``prompt``, ``chosen``, ``
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -19,11 +17,10 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any
 
-from densedpo.clips.captions import MAX_CAPTION_CHARACTERS, TABLE_SUFFIXES, clean
-from densedpo.errors import LabelError, ProjectError
+from densedpo.clips.captions import MAX_CAPTION_CHARACTERS, clean
+from densedpo.errors import LabelError
 from densedpo.labels.answers import ANSWERS
 from densedpo.labels.consensus import label_of
-from densedpo.store.tables import Row, read_table
 
 COLUMNS = ("prompt", "chosen", "rejected", "segment_labels", "clip", "eta", "id")
 _UNLABELLED = {"", "null", "none"}
@@ -50,43 +47,6 @@ class PairRow:
     segment_labels: tuple[float | None, ...] | None
     eta: float
     pair_id: str | None
-
-
-def read_rows(table: Path) -> list[Row]:
-    """Read the rows of a JSONL, CSV or Parquet file.
-
-    Raises:
-        ProjectError: if the file is missing, of another kind or unreadable; with the line where there is one.
-    """
-    kind = table.suffix.lower()
-    if kind not in TABLE_SUFFIXES or not table.is_file():
-        raise ProjectError(f"{table}: no such file of rows; give one that ends in {', '.join(TABLE_SUFFIXES)}")
-    if kind == ".parquet":
-        return read_table(table)
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise ProjectError(f"{table}: not readable as UTF-8 text ({error})") from None
-    return _jsonl(table, text) if kind == ".jsonl" else _csv(table, text)
-
-
-def _jsonl(table: Path, text: str) -> list[Row]:
-    rows = []
-    for line, part in enumerate(text.split("\n"), start=1):
-        if part.strip():
-            try:
-                rows.append(json.loads(part))
-            except (ValueError, RecursionError) as error:
-                raise ProjectError(f"{table}: line {line} is not JSON ({error}); correct or remove it") from None
-    return rows
-
-
-def _csv(table: Path, text: str) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        return list(reader)
-    except csv.Error as error:
-        raise ProjectError(f"{table}: line {reader.line_num} is not CSV ({error}); correct it") from None
 
 
 def parse_row(row: Any, root: Path) -> PairRow:

@@ -29,8 +29,9 @@ from densedpo.models.base import VideoModel
 from densedpo.models.sampling import to_video
 from densedpo.observe import say, track, warn
 from densedpo.store.files import read_object, remove_leftovers, replacing_folder, sha256_file, write_json
+from densedpo.store.rows import read_rows
 from densedpo.training.data import PairItem, spread_labels
-from densedpo.training.row_format import COLUMNS, PairRow, parse_row, read_rows
+from densedpo.training.row_format import COLUMNS, PairRow, parse_row
 
 _NAMES = {"clip": "clip", "a": "chosen", "b": "rejected"}
 
@@ -94,7 +95,7 @@ def dataset_from_rows(
         raise ConfigError(f"rows: expected one mapping a pair, got a single one with {names}; give one split of it")
     if isinstance(rows, str | Path):
         table = Path(rows)
-        rows, root = read_rows(table), table.parent if root is None else root
+        rows, root = [row for _, row in read_rows(table)], table.parent if root is None else root
     folder = _prepared(Path(cache).absolute())
     items: dict[str, PairItem] = {}
     left_out: list[LeftOut] = []

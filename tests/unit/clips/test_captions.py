@@ -81,12 +81,12 @@ def test_clean() -> None:
     ("name", "content", "reason"),
     [
         ("c.csv", b"file,text\na,b\n", "no 'path'"),
-        ("c.csv", b"path,caption\ncaf\xe9,b\n", "not readable as CSV"),
-        ("c.csv", b'path,caption\n"a,b\n', "not readable as CSV"),
-        ("c.jsonl", b"{", "not readable as JSONL"),
-        ("c.jsonl", b"[1]\n", "must be an object"),
+        ("c.csv", b"path,caption\ncaf\xe9,b\n", "not UTF-8"),
+        ("c.csv", b'path,caption\n"a,b\n', "line 2 is not CSV"),
+        ("c.jsonl", b"{", "line 1 is not JSON"),
+        ("c.jsonl", b"[1]\n", "line 1 has no 'path'"),
         ("c.parquet", b"no", "not readable as Parquet"),
-        ("c.xlsx", b"no", "unknown kind"),
+        ("c.xlsx", b"no", "one that ends in .csv, .jsonl, .parquet"),
     ],
 )
 def test_unusable_tables(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -97,5 +97,5 @@ def test_unusable_tables(tmp_path: Path, name: str, content: bytes, reason: str)
 
 
 def test_a_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="no such captions file"):
+    with pytest.raises(ProjectError, match=r"gone\.csv: no such file"):
         read_captions(tmp_path / "gone.csv", [])

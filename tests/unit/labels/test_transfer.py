@@ -117,13 +117,13 @@ def test_what_is_wrong_is_named_and_nothing_is_taken(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.jsonl", b'{"pair_id": "p1"', "line 1: not JSON"),
+        ("in.jsonl", b'{"pair_id": "p1"', "line 1 is not JSON"),
         ("in.jsonl", b"\xff\xfe\x00", "not UTF-8"),
         ("in.parquet", b"PAR1 no", "not readable as Parquet"),
         ("in.csv", b"pair_id,segment,answer\np1,0\n", "line 2: more or fewer cells"),
         ("in.csv", b"pair_id,segment,answer\np1,zero,a\n", "line 2: .*segment must be.*'zero'"),
         ("in.csv", b"pair_id,segment,answer\np1,0,\n", "line 2: .*answer must be one of"),
-        ("in.csv", b'pair_id,segment,answer\np1,0,"a', "not readable as CSV"),
+        ("in.csv", b'pair_id,segment,answer\np1,0,"a', "line 2 is not CSV"),
         ("in.txt", b"", "unknown kind of file"),
     ],
 )
@@ -264,7 +264,8 @@ def test_videoalign_goes_out_and_comes_in(fill: Fill, tmp_path: Path) -> None:
 
 
 def test_known_answers_are_kept_apart(project: Project, tmp_path: Path) -> None:
-    file = lines(tmp_path / "gold.jsonl", row(), row(segment=1, answer="tie"))
+    odd = "seen\u2028twice"  # a line break to str.splitlines, not to JSON
+    file = lines(tmp_path / "gold.jsonl", row(note=odd), row(segment=1, answer="tie"))
     assert import_labels(project, file, 1.0, gold=True).added == 2
     assert load_gold(project, 1.0) == {"p1": {0: "a", 1: "tie"}}
     assert load_gold(project, 0.5) == {}
