@@ -314,8 +314,10 @@ def parse_settings(values: dict[str, Any], source: str = "settings") -> Settings
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
             unknown = item["type"] == "extra_forbidden"
+            # after the name of the setting, without the checker's marks
+            said = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
             given = "" if unknown or isinstance(item["input"], dict) else f", got {item['input']!r}"
-            problems.append(f"{key}: " + ("unknown setting" if unknown else f"{item['msg']}{given}"))
+            problems.append(f"{key}: " + ("unknown setting" if unknown else f"{said}{given}"))
         raise ConfigError(f"{source}: " + "; ".join(problems)) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -48,6 +49,11 @@ def main() -> NoReturn:
 def _one_line(error: OSError) -> str:
     """Return what the system said and of which path; of a rename that failed, the path that was wanted."""
     path = error.filename2 or error.filename
+    if path and isinstance(error, FileExistsError | NotADirectoryError):
+        # the system names the folder that was wanted, not the file in its way
+        in_the_way = next((place for place in (Path(path), *Path(path).parents) if place.is_file()), None)
+        if in_the_way is not None:
+            return f"{in_the_way}: a file stands where a folder is needed; move it away"
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
     return f"{path}: {reason}" if path else reason
 

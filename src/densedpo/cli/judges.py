@@ -200,19 +200,24 @@ def label_judge(
     from densedpo.labels.judges.estimate import estimate as estimate_of
     from densedpo.labels.judges.ledger import Prices
     from densedpo.labels.judges.run import JudgeSummary, plan_judging
+    from densedpo.labels.judges.turn import judges_turn
     from densedpo.observe import say
     from densedpo.store.shard import Shard, parse_shard
 
     label, settings = call.settings.label, call.settings.judge
-    how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask}
-    how["shard"] = parse_shard(shard) if shard else Shard()
+    part = parse_shard(shard) if shard else Shard()
+    how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask, "shard": part}
+    call.project.need(call.project.pairs_table, "densedpo pairs make")  # before anything is opened or started
     with JUDGES[judge](call) if engine is Engine.here else _spread(judge, call, actors) as seated:
         plan = plan_judging(call.project, seated.judge, label.segment_s, **how)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         expected = estimate_of(call.project, seated.judge, plan, prices)
         say(expected.line())
         told = JudgeSummary(skipped=plan.skipped).as_dict() | {"estimate": expected.as_dict(), "self_test": None}
-        return told if estimate else told | _judged(call, seated, how, allow_untrusted)
+        if estimate:
+            return told
+        with judges_turn(call.project, seated.judge, label.segment_s, settings.ask, part):
+            return told | _judged(call, seated, how, allow_untrusted)
 
 
 def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 
 from densedpo.config import PRESETS, Settings, dump_settings, load_settings
+from densedpo.errors import ConfigError
 from densedpo.observe import print_json, say
 from densedpo.store.files import write_text
 from densedpo.store.project import Project
@@ -29,10 +30,11 @@ PresetOption = Annotated[str, typer.Option(help=f"Training recipe: {' or '.join(
 
 @dataclass(frozen=True)
 class Call:
-    """What every verb gets: the project and the resolved settings."""
+    """What every verb gets: the project, the resolved settings, and which of their flags were given (``--steps``)."""
 
     project: Project
     settings: Settings
+    flags: tuple[str, ...] = ()
 
 
 def verb(
@@ -61,6 +63,8 @@ def verb(
 
         def command(**given: Any) -> None:
             folder = Project(given.pop("project"))
+            if folder.root.is_file():
+                raise ConfigError(f"--project: {folder.root} is a file; name the project's folder")
             as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
             given.pop("debug")  # read by ``cli.main``
             overrides = {dotted: given.pop(flag) for flag, dotted in flags.items()}
@@ -69,7 +73,8 @@ def verb(
             if dry_run:
                 _print_settings(settings, as_json)
                 return
-            result = function(Call(project, settings), **given)
+            named = tuple(f"--{_dash(flag)}" for flag, dotted in flags.items() if overrides[dotted] is not None)
+            result = function(Call(project, settings, named), **given)
             if writes_settings and not project.settings_file.exists():
                 write_text(project.settings_file, dump_settings(settings, only_changed=True))
             _emit(result, as_json)

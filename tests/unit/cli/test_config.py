@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,19 @@ def test_what_is_no_address_is_said_before_anything_is_asked(address: str) -> No
         parse_settings({"judge": {"base_url": address}})
     with pytest.raises(ConfigError, match="caption_endpoint must be an address"):
         parse_settings({"filter": {"caption_endpoint": address, "caption_model": "m"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"parallel": 0}, "settings: judge.parallel: must be greater than or equal to 1, got 0"),
+        ({"layout": "x"}, "settings: judge.layout: must be 'separate', 'side_by_side' or 'grid', got 'x'"),
+        ({"base_url": "ftp://x"}, "settings: judge: base_url must be an address beginning with http:// or https://"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_checkers_marks(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        parse_settings({"judge": values})
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8000/v1", "https://api.example.org/v1", "http://[::1]:9/v1"])

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.judged_pairs import make_project
 
 COMMAND = "from densedpo.cli import main; main()"
 # a verb that tells when it has begun and then waits to be stopped
@@ -63,6 +64,15 @@ def test_a_project_that_is_a_file(tiny_model_folder: Path, tmp_path: Path) -> No
     assert status == 1 and len(lines) == 1 and str(project) in lines[0] and "Traceback" not in errors
     status, errors = ended(*add, "--project", project, "--debug")
     assert status == 1 and "Traceback" in errors
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    make_project(tmp_path / "project", 1)
+    in_the_way = tmp_path / "project" / "cache"
+    in_the_way.write_text("a file")
+    status, errors = ended("label", "judge", "--project", tmp_path / "project")
+    told = f"error: {in_the_way}: a file stands where a folder is needed; move it away"
+    assert (status, errors.splitlines()[-1]) == (1, told)
 
 
 def test_an_export_onto_a_folder(labelled_project: Path, tmp_path: Path) -> None:

@@ -17,9 +17,14 @@ import pytest
 from tests.fake_endpoint import FakeEndpoint, always_first, honest, obedient, steady
 from tests.judged_pairs import SEGMENTS, make_project
 from tests.unit.cli.result import Result
+from tests.unit.labels.judges.doubles import Double, brighter
 
+from densedpo.config import JudgeSettings
+from densedpo.labels.judges.turn import judges_turn
+from densedpo.labels.judges.vlm import VlmJudge
 from densedpo.labels.store import LabelStore, current_answers
 from densedpo.store.project import Project
+from densedpo.store.shard import Shard
 
 PAIRS = 6
 ANSWERS = {"a", "b", "tie", "both_bad", "cannot_judge"}
@@ -195,3 +200,16 @@ def test_a_signal_ends_it_soon_and_keeps_what_was_answered(
         fake.plan = {}
         subprocess.run(asking, check=True, capture_output=True, env=environment, timeout=200)
     assert len(events(root)) == 24 and set(events(root).values()) == {1}
+
+
+def test_a_second_command_for_the_same_judge_pays_for_nothing(judge: Judge, root: Path) -> None:
+    with FakeEndpoint(honest) as fake:
+        first = VlmJudge(Double(brighter, model="m"), JudgeSettings())
+        with judges_turn(Project(root), first, 1.0, "segments", Shard(1, 2)):
+            result = judge(fake, "--json")
+            assert (result.code, result.out) == (1, "") and len(result.err.splitlines()) == 2
+            assert f"error: {root}: another process judges these pairs as vlm:m" in result.err
+            assert "--shard 1/2" in result.err and not fake.calls
+            assert judge(fake, "--estimate").code == 0
+            assert judge(fake, "--json", "--shard", "2/2").code == 0
+        assert judge(fake, "--json", "--shard", "1/2").value["judged"] == PAIRS * SEGMENTS // 2

@@ -8,7 +8,6 @@ for it (labels/judges/ledger.py) is in the same transaction.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from densedpo.errors import LabelError
 from densedpo.labels.database import file_system, is_network
 from densedpo.labels.judges.answerer import Reply
 from densedpo.observe import warn
+from densedpo.store.lock import take_lock
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -61,7 +61,6 @@ class Replies:
         """
         self._path = path
         self.transactions = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(path.with_name(f"{path.name}-lock"), alone)
         with self._naming_errors():
             self._connection = self._open()
@@ -237,15 +236,12 @@ class Replies:
 
 def _locked(path: Path, alone: bool) -> TextIO:
     """Return the open file whose lock is held until it is closed, also by a kill."""
-    lock = path.open("a", encoding="utf-8")
     try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return take_lock(path, alone=alone)
     except BlockingIOError:
-        lock.close()
         raise LabelError(
             f"{path}: another judge is at work in this project, and with judge.budget only one may be; wait for it"
         ) from None
-    return lock
 
 
 def _transact(connection: sqlite3.Connection, writes: list[Write]) -> None:
