@@ -31,7 +31,7 @@ def examine_fit(settings: Settings, size_text: str) -> dict[str, Any]:
     size = Size.parse(size_text, model)
     keep_stored(model, settings.pairs.storage_dtype)
     if settings.pairs.vae_tiling:
-        model.vae.enable_tiling()  # type: ignore[operator]
+        model.vae.enable_tiling()
     recipe = resolve_recipe(settings.pairs, model.defaults, settings.seed)
     pairs = needs_of_pairs(
         model,

@@ -35,10 +35,10 @@ def apply_policy(model: VideoModel, policy: Policy) -> None:
     torch takes apart into matrix products) raises a ConfigError in its first forward pass, rather than save nothing.
     """
     if policy == "none":
-        model.denoiser.disable_gradient_checkpointing()  # type: ignore[operator]
+        model.denoiser.disable_gradient_checkpointing()
         return
     run = _compute_again if policy == "full" else _keep_attention
-    model.denoiser.enable_gradient_checkpointing(run)  # type: ignore[operator]
+    model.denoiser.enable_gradient_checkpointing(run)
 
 
 def is_attention(operation: Any) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from densedpo.clips.geometry import ClipGeometry
 from densedpo.diffusion.levels import LOGIT_NORMAL, LevelLaw
+from densedpo.models.parts import Denoiser, Vae
 from densedpo.models.text import TextCondition
 
 Count = Annotated[int, Field(ge=1)]
@@ -64,8 +65,8 @@ class VideoModel(ABC):
     defaults: InferenceDefaults
     device: torch.device
     dtype: torch.dtype  # of the denoiser's frozen weights
-    denoiser: nn.Module  # what LoRA is added to and what training changes
-    vae: nn.Module
+    denoiser: Denoiser  # what LoRA is added to and what training changes
+    vae: Vae
     text_encoders: tuple[nn.Module, ...]
     offload: bool = True  # whether VAE and text encoders leave the device when they are not in use
     temporal_stride: int

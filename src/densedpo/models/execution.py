@@ -53,7 +53,7 @@ def set_attention(model: VideoModel, name: str) -> None:
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()  # it warns that the choice is experimental
     try:
-        model.denoiser.set_attention_backend(name)  # type: ignore[operator]
+        model.denoiser.set_attention_backend(name)
     except (RuntimeError, ImportError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"attention_backend: {name!r} cannot be used here ({reason})") from None
@@ -90,7 +90,7 @@ def compile_blocks(model: VideoModel, loss: Callable[[], Tensor], dtype: Dtype) 
     with _no_zeros(list(trained.values())):
         eager = _gradients(trained, loss)
         try:
-            model.denoiser.compile_repeated_blocks()  # type: ignore[operator]
+            model.denoiser.compile_repeated_blocks()
             compiled = _gradients(trained, loss)
         except (ValueError, RuntimeError) as error:
             _uncompile(model)
@@ -124,7 +124,7 @@ def compile_for_sampling(model: VideoModel, latents: Tensor, text: TextCondition
     inputs = (model.add_noise(latents, drawn, level), level, text)
     eager = model.predict(*inputs).double()
     try:
-        model.denoiser.compile_repeated_blocks()  # type: ignore[operator]
+        model.denoiser.compile_repeated_blocks()
         compiled = model.predict(*inputs).double()
     except (ValueError, RuntimeError) as error:
         _uncompile(model)

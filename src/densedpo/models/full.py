@@ -105,7 +105,7 @@ def load_denoiser(model: VideoModel, folder: Path) -> None:
 
 
 def _config(model: VideoModel) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(model.denoiser.to_json_string())  # type: ignore[operator]
+    config: dict[str, Any] = json.loads(model.denoiser.to_json_string())
     return config
 
 

@@ -69,11 +69,11 @@ def add_lora(
 @contextmanager
 def adapter_off(model: VideoModel) -> Iterator[None]:
     """Run the block with the adapter switched off: the reference model. It comes back on even if the block fails."""
-    model.denoiser.disable_adapters()  # type: ignore[operator]
+    model.denoiser.disable_adapters()
     try:
         yield
     finally:
-        model.denoiser.enable_adapters()  # type: ignore[operator]
+        model.denoiser.enable_adapters()
 
 
 def lora_tensors(model: VideoModel) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ def save_lora(
     Raises:
         ModelError: if it cannot be written, or a layer's name in ComfyUI is not known.
     """
-    config: dict[str, Any] = model.denoiser.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr,index]
+    config: dict[str, Any] = model.denoiser.peft_config[ADAPTER].to_dict()
     kept = {key: config[key] for key in ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora")}
     kept["target_modules"] = sorted(kept["target_modules"])
     facts = {f"{_PREFIX}{key}": value for key, value in kept.items()} | {_BASE_KEY: model.fingerprint}
@@ -181,7 +181,7 @@ def lora_file(folder: Path) -> Path | None:
 
 
 def _add_adapter(model: VideoModel, config: LoraConfig) -> list[nn.Parameter]:
-    model.denoiser.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
+    model.denoiser.add_adapter(config, adapter_name=ADAPTER)
     parameters = [p for p in model.denoiser.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.float()  # the library gives them the base's type

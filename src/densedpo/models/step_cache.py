@@ -30,19 +30,19 @@ def step_cache(model: VideoModel, threshold: float | None) -> Iterator[None]:
         yield
         return
     try:
-        model.denoiser.enable_cache(FirstBlockCacheConfig(threshold=threshold))  # type: ignore[operator]
+        model.denoiser.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     except (AttributeError, ValueError) as error:
         raise ConfigError(f"step_cache: diffusers has none for {model.family} ({error}); leave it off") from None
     try:
         yield
     finally:
-        model.denoiser.disable_cache()  # type: ignore[operator]
+        model.denoiser.disable_cache()
 
 
 def forget_steps(model: VideoModel) -> None:
     """Start with an empty cache: what follows is another batch."""
     if getattr(model.denoiser, "is_cache_enabled", False):
-        model.denoiser._reset_stateful_cache()  # type: ignore[operator]
+        model.denoiser._reset_stateful_cache()
 
 
 @contextmanager
@@ -51,5 +51,5 @@ def cached_part(model: VideoModel, number: int) -> Iterator[None]:
     if not getattr(model.denoiser, "is_cache_enabled", False):
         yield
         return
-    with model.denoiser.cache_context(f"part {number}"):  # type: ignore[operator]
+    with model.denoiser.cache_context(f"part {number}"):
         yield

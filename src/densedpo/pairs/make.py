@@ -136,7 +136,7 @@ def _make(
     if settings.attention_backend:
         set_attention(model, settings.attention_backend)
     if settings.vae_tiling:
-        model.vae.enable_tiling()  # type: ignore[operator]
+        model.vae.enable_tiling()
     texts = TextBook(model, {"", *(pair.caption for batch in todo for pair in batch)}, project.cache / "text")
     null_text = texts.stack([""])
     latents = ClipLatents(model, project.clips, project.cache / "clip-latents")

@@ -29,6 +29,7 @@ from densedpo.errors import CheckpointError, TrainingError
 from densedpo.keys import content_id
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import ADAPTER, adapter_off
+from densedpo.models.parts import Denoiser
 from densedpo.models.text import TextCondition
 from densedpo.models.text_book import TextBook
 from densedpo.observe import say, track, warn
@@ -84,7 +85,7 @@ class FrozenCopy:
 
     def __init__(self, model: VideoModel) -> None:
         self._model = model
-        self.denoiser: nn.Module = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
+        self.denoiser: Denoiser = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
 
     @torch.no_grad()
     def errors(

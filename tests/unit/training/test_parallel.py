@@ -28,6 +28,7 @@ from densedpo.keys import noise
 from densedpo.models.base import VideoModel
 from densedpo.models.load import load_model
 from densedpo.models.lora import adapter_off, add_lora
+from densedpo.models.parts import Denoiser
 from densedpo.models.text import TextCondition
 from densedpo.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from densedpo.training.parallel import Parallel, _buckets, local_device
@@ -88,14 +89,14 @@ def frame_errors(model: VideoModel, pairs: list[int], step: int) -> Tensor:
     clean = torch.stack([noise(shape, "test", "clean", pair, side) for side in "ab" for pair in pairs])
     drawn = torch.stack([noise(shape, "test", "drawn", pair, step) for pair in pairs]).repeat(2, 1, 1, 1, 1)
     t = torch.tensor([0.2 + 0.1 * pair for pair in pairs]).repeat(2)
-    width = int(model.denoiser.config["text_dim"])  # type: ignore[index]
+    width = int(model.denoiser.config["text_dim"])
     text = torch.stack([noise((8, width), "test", "text", pair) for pair in pairs]).repeat(2, 1, 1)
     predicted = model.predict(model.add_noise(clean, drawn, t), t, TextCondition({"hidden": text}))
     errors = (model.target(clean, drawn, t) - predicted.float()).square().mean(dim=(1, 3, 4))
     return torch.stack(errors.chunk(2))
 
 
-def reference_errors(model: VideoModel, frozen: nn.Module | None, pairs: list[int], step: int) -> Tensor:
+def reference_errors(model: VideoModel, frozen: Denoiser | None, pairs: list[int], step: int) -> Tensor:
     """The base's errors: of the frozen copy, or with the adapter off."""
     policy = model.denoiser
     with torch.no_grad(), adapter_off(model) if frozen is None else nullcontext():
@@ -105,7 +106,7 @@ def reference_errors(model: VideoModel, frozen: nn.Module | None, pairs: list[in
     return errors
 
 
-def part_loss(model: VideoModel, frozen: nn.Module | None, pairs: list[int], step: int, total: int) -> Tensor:
+def part_loss(model: VideoModel, frozen: Denoiser | None, pairs: list[int], step: int, total: int) -> Tensor:
     """DPO of a part's pairs, divided by the global batch; the reference runs first."""
     gap = -reference_errors(model, frozen, pairs, step) + frame_errors(model, pairs, step)
     return nn.functional.softplus(50 * (gap[0] - gap[1])).mean(dim=1).sum() / total
@@ -123,7 +124,7 @@ def run_case(case: Case, folder: Path, out: Path) -> None:
         frozen = copy.deepcopy(model.denoiser)
         model.denoiser.requires_grad_(True)
     if case.checkpointing:
-        model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        model.denoiser.enable_gradient_checkpointing()
     model.denoiser.train()
     parameters = parallel.shard(model.denoiser)
     if frozen is not None:

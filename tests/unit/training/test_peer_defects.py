@@ -308,7 +308,7 @@ def test_an_adapter_that_stays_off_after_the_reference(trained: VideoModel, base
     with torch.no_grad():
         after, wanted = (pair_errors(model, *_inputs(base, tmp_path)) for model in (trained, other))
     torch.testing.assert_close(after.a, wanted.a, rtol=1e-5, atol=1e-7)
-    trained.denoiser.disable_adapters()  # type: ignore[operator]
+    trained.denoiser.disable_adapters()
     with torch.no_grad():
         assert not torch.allclose(pair_errors(trained, *_inputs(base, tmp_path)).a, wanted.a, rtol=1e-3)
 

@@ -64,7 +64,7 @@ class Run:
         self.settings, self.folder = settings, folder
         self.model = make_model(base, settings)
         if settings.activation_checkpointing == "full":
-            self.model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+            self.model.denoiser.enable_gradient_checkpointing()
         self.reference: Reference = (AdapterOff if settings.tuning == "lora" else FrozenCopy)(self.model)
         self.items = make_items(folder / "pairs", 3)
         self.texts = TextBook(base, CAPTIONS, folder / "texts")
