@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densedpo.evaluation.overall import judge_overall, rule
-from densedpo.evaluation.paired import BASE, Bootstrap, table_of
+from densedpo.evaluation.paired import BASE, Bootstrap, plain, table_of
 from densedpo.evaluation.scorers import ScoreInfo
 from densedpo.evaluation.statistics import count_outcomes, signs
 from densedpo.intervals import Interval
@@ -61,7 +61,7 @@ def identical_control(
         sentence += f" Outside: {named}. A finding of that size in these scores may be chance too."
     return {
         "how": "the base's own samples, the seeds of each prompt split in halves",
-        "differences": _plain(found),
+        "differences": plain(found),
         "outside": outside,
         "sentence": sentence,
     }
@@ -94,10 +94,13 @@ def frozen_control(
         differences[name] = bootstrap.interval(still - moving, table.seeds)
         outcomes = count_outcomes(signs(table.means[1, :, place], table.means[0, :, place], info.better))
         scores[name] = {
-            **_plain(
-                {"own": bootstrap.interval(moving, table.seeds), "frozen": bootstrap.interval(still, table.seeds)}
+            **plain(
+                {
+                    "own": bootstrap.interval(moving, table.seeds),
+                    "frozen": bootstrap.interval(still, table.seeds),
+                    "difference": differences[name],
+                }
             ),
-            **_plain({"difference": differences[name]}),
             **asdict(outcomes),
             "won": None if info.better == "neither" else outcomes.wins > outcomes.losses,
         }
@@ -120,7 +123,3 @@ def frozen_control(
         "rule": rule(motion_kept),
         "sentence": sentence,
     }
-
-
-def _plain(found: Mapping[str, Interval | None]) -> dict[str, dict[str, float | int] | None]:
-    return {name: None if interval is None else interval.as_dict() for name, interval in found.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from densedpo.evaluation.matched import matches
-from densedpo.evaluation.paired import BASE, Bootstrap, Floats, Table
+from densedpo.evaluation.paired import BASE, Bootstrap, Floats, Table, plain
 from densedpo.evaluation.statistics import Better
 from densedpo.evaluation.variants import Line, Variant, list_lines
 from densedpo.intervals import Interval
@@ -68,8 +68,8 @@ def curves(plane: Plane, variants: Sequence[Variant]) -> dict[str, Any] | None:
     points = [
         variant.as_dict()
         | {"model": variant.name}
-        | {axis: _plain(plane.interval(variant.name, name)) for axis, name in _axes(plane)}
-        | {"motion_ratio": _plain(ratios[variant.name])}
+        | plain({axis: plane.interval(variant.name, name) for axis, name in _axes(plane)})
+        | plain({"motion_ratio": ratios[variant.name]})
         | {"ellipse": _ellipse(plane, variant.name)}
         | {"paired_ellipse": None if variant.name == BASE else _ellipse(plane, variant.name, BASE)}
         | {"eligible": eligible[variant.name], "ship": variant.name == chosen}
@@ -169,7 +169,3 @@ def _ellipse(plane: Plane, model: str, other: str | None = None) -> dict[str, An
         "radii": (_CHI_95 * np.sqrt(np.maximum(lengths[::-1], 0.0))).tolist(),
         "angle_rad": float(np.arctan2(longest[1], longest[0])),
     }
-
-
-def _plain(interval: Interval | None) -> dict[str, float | int] | None:
-    return None if interval is None else interval.as_dict()

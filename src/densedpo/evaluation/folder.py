@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from densedpo import __version__
 from densedpo.clips.ingest import one_line, storable
 from densedpo.clips.probe import check_regular
 from densedpo.clips.sources import find_files
@@ -148,7 +149,7 @@ class _Scorers:
             digest = sha256_file(file)
         except OSError as error:
             raise MediaError(f"{file}: cannot be read ({error.strerror})") from None
-        made_with = [VERSION, self._segment_s, self._settings.cut_threshold, self._settings.max_duration_s]
+        made_with = [__version__, VERSION, self._segment_s, self._settings.cut_threshold, self._settings.max_duration_s]
         stored = self._cache / f"{content_id(digest, *made_with)}.json"
         if stored.exists():
             return True, read_object(stored)

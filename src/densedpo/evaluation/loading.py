@@ -1,8 +1,13 @@
-"""Models of an evaluation: the base, tuned weights at a LoRA scale, or a checkpoint; one at a time in memory."""
+"""Models of an evaluation: the base, tuned weights at a LoRA scale, or a checkpoint; one at a time in memory.
+
+What must be known of the base to name its samples is read without its weights: where all samples are there, no model is
+loaded at all.
+"""
 
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,13 +15,57 @@ import torch
 from densedpo.config import Settings, load_settings
 from densedpo.errors import ConfigError, ModelError, ProjectError
 from densedpo.evaluation.variants import Variant
-from densedpo.models.base import VideoModel
-from densedpo.models.load import find_tuned, load_tuned, tuned_digest
+from densedpo.models.base import InferenceDefaults, VideoModel
+from densedpo.models.load import (
+    find_tuned,
+    load_shapes,
+    load_tuned,
+    resolve_device,
+    resolve_dtype,
+    resolve_folder,
+    tuned_digest,
+)
 from densedpo.models.lora import add_lora, load_lora
 from densedpo.store.files import read_object
 from densedpo.training.checkpoint import load_checkpoint
 
 _TENSORS = "tensors.safetensors"
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What is known of a base without loading it: its settings, its fingerprint and its number format."""
+
+    defaults: InferenceDefaults
+    fingerprint: str
+    dtype: str
+
+
+def read_base(settings: Settings) -> BaseFacts:
+    """Return the facts of the base that the settings name; its weights are fetched if need be, not loaded.
+
+    Raises:
+        ModelError: if there is no such model, or its configuration cannot be read.
+        ConfigError: if there is no such device.
+    """
+    folder = resolve_folder(settings.model, settings.revision)  # with weights: the fingerprint is of them too
+    dtype = str(resolve_dtype(settings.sample.dtype, resolve_device(settings.device))).removeprefix("torch.")
+    shapes = load_shapes(str(folder), dtype=dtype)
+    return BaseFacts(shapes.defaults, shapes.fingerprint, dtype)
+
+
+def check_base(run: Path, fingerprint: str) -> None:
+    """Refuse a finished run that was trained on another base than the one with this fingerprint.
+
+    Raises:
+        ModelError: naming both.
+    """
+    facts = run / "run.json"
+    trained_on = read_object(facts).get("base_fingerprint") if facts.is_file() else None
+    if trained_on not in {None, fingerprint}:
+        raise ModelError(
+            f"{run}: trained on base {trained_on}, but --model is {fingerprint}; give the base it was trained on"
+        )
 
 
 def list_checkpoints(run: Path) -> dict[int, Path]:
@@ -94,12 +143,7 @@ def load_weights(model: VideoModel, checkpoint: Path) -> None:
         ConfigError: if the run's settings cannot be read.
     """
     run = checkpoint.parent.parent
-    base = read_object(run / "run.json").get("base_fingerprint")
-    if base != model.fingerprint:
-        raise ModelError(
-            f"{run}: trained on base {base}, but the model loaded is {model.fingerprint} ({model.folder}); load the "
-            "base it was trained on"
-        )
+    check_base(run, model.fingerprint)
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run}/config.yaml: missing; without it a checkpoint cannot be read")
     train = load_settings(run / "config.yaml", {}).train

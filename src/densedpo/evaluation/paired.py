@@ -6,7 +6,7 @@ there are any, lie inside a prompt and travel with it: prompts are what was draw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from densedpo.intervals import Z_95, Interval, drawn_clusters, widening
 from densedpo.store.tables import Row
 
 Floats = NDArray[np.float64]
+Estimates = dict[str, dict[str, Interval | None]]  # by model and score
 BASE = "base"
 DRAWS = 2000
 
@@ -48,6 +49,11 @@ class Table:
         """Return [P] sums of one model and score."""
         column: Floats = self.sums[self.models.index(model), :, self.names.index(name)]
         return column
+
+
+def plain(found: Mapping[str, Interval | None]) -> dict[str, dict[str, float | int] | None]:
+    """Return intervals by name as plain values for JSON; null where there is none."""
+    return {name: None if interval is None else interval.as_dict() for name, interval in found.items()}
 
 
 def table_of(rows: Sequence[Row], models: Sequence[str], names: Sequence[str]) -> Table:
@@ -113,3 +119,36 @@ class Bootstrap:
         low, high = np.quantile(drawn, [0.025, 0.975]) - estimate
         reach = self.factor * min(float(low), -half), self.factor * max(float(high), half)
         return Interval(estimate, estimate + reach[0], estimate + reach[1], self.count)
+
+
+def scores_of(table: Table, bootstrap: Bootstrap) -> Estimates:
+    """Return the mean of every model and score."""
+    return {
+        model: {name: bootstrap.interval(table.of(model, name), table.seeds) for name in table.names}
+        for model in table.models
+    }
+
+
+def differences_of(table: Table, bootstrap: Bootstrap) -> Estimates:
+    """Return model minus base in every score, paired."""
+    base = table.models[0]
+    return {
+        model: {
+            name: bootstrap.interval(table.of(model, name) - table.of(base, name), table.seeds) for name in table.names
+        }
+        for model in table.models[1:]
+    }
+
+
+def ratios_of(table: Table, bootstrap: Bootstrap) -> Estimates:
+    """Return sum(model) / sum(base) in every score; None where the base's is all zero or somewhere negative."""
+    base = table.models[0]
+    return {
+        model: {
+            name: bootstrap.interval(table.of(model, name), table.of(base, name))
+            if table.of(base, name).min() >= 0
+            else None
+            for name in table.names
+        }
+        for model in table.models[1:]
+    }

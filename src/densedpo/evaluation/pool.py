@@ -66,7 +66,7 @@ def publish(videos: Sequence[SampledVideo], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {video.path.name: video.path for video in videos}
     for stale in [path for path in folder.glob("*.mp4") if path.name not in wanted]:
-        stale.unlink()
+        stale.unlink(missing_ok=True)
     for name, source in wanted.items():
         target = folder / name
         if target.exists() and target.samefile(source):

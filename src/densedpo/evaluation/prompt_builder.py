@@ -8,7 +8,6 @@ are kept in ``cache/prompts``, so repeating asks nothing twice. All that was dro
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from densedpo.clips.caption_check import check_captions
 from densedpo.config import FilterSettings
 from densedpo.errors import ConfigError
-from densedpo.evaluation.prompts import Prompt, load_prompts, prompts_digest
+from densedpo.evaluation.prompts import Prompt, load_prompts, prompts_digest, wording
 from densedpo.keys import content_id
 from densedpo.store.files import write_json, write_text
 
@@ -41,8 +40,6 @@ Say no if any of these holds:
 If you are not sure, say no.
 
 Answer with yes or no alone on the first line, then one sentence that says why."""
-
-_NOT_WORDS = re.compile(r"[\W_]+")
 
 
 def build_prompts(
@@ -105,8 +102,7 @@ def _distinct(files: Sequence[Path], dropped: list[dict[str, str]]) -> list[Prom
     seen: dict[str, Prompt] = {}
     for file in files:
         for prompt in load_prompts(file):
-            key = _NOT_WORDS.sub(" ", prompt.text).strip().casefold()
-            first = seen.setdefault(key, prompt)
+            first = seen.setdefault(wording(prompt.text), prompt)
             if first is not prompt:
                 dropped.append({"prompt": prompt.text, "why": "repeated", "reason": f"as {first.text!r}"})
     return list(seen.values())

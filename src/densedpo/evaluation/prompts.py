@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +21,26 @@ from densedpo.keys import content_id
 COLUMNS = ("prompt", "prompt_en", "caption", "text")
 _SETS = Path(__file__).with_name("prompt_sets")
 _LISTS = ("prompts", "data")  # keys below which a JSON object keeps its rows
+_NOT_WORDS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt, its content id, and whether no training set has held it."""
+    """One prompt and its content id."""
 
     prompt_id: str
     text: str
-    held_out: bool = False
 
 
-def make_prompts(texts: Iterable[str], *, held_out: bool = False) -> list[Prompt]:
+def make_prompts(texts: Iterable[str]) -> list[Prompt]:
     """Return prompts for texts; repeated ones are kept once, white space is collapsed, empty ones are dropped."""
     cleaned = dict.fromkeys(" ".join(text.split()) for text in texts)
-    return [Prompt(content_id("prompt", text, length=12), text, held_out) for text in cleaned if text]
+    return [Prompt(content_id("prompt", text, length=12), text) for text in cleaned if text]
+
+
+def wording(text: str) -> str:
+    """Return what is left of a prompt without case and punctuation: prompts with the same of it ask for the same."""
+    return _NOT_WORDS.sub(" ", text).strip().casefold() or text
 
 
 def shipped_sets() -> dict[str, Path]:

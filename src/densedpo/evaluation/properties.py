@@ -16,6 +16,7 @@ from densedpo.clips.measure import measure
 from densedpo.evaluation.paired import BASE
 from densedpo.intervals import Interval
 
+VERSION = 1  # of the numbers of a video, as a scorer's
 PREFIX = "property_"
 LARGE = 0.05  # shifts of this share of the base's value are said aloud; smaller ones are in the summary
 _FRAMES = 9

@@ -1,59 +1,35 @@
 """The stage ``evaluate``: base against tuned models on a prompt set, from the same noise, with paired intervals.
 
-prompts x seeds -> videos of every model (pool.py) -> scores (scoring.py) -> scores.parquet -> summary.json (summary.py)
+prompts x seeds -> videos of every model, and their scores (videos.py) -> scores.parquet -> summary.json (summary.py)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from densedpo.config import EvaluateSettings, Settings
 from densedpo.errors import ConfigError
-from densedpo.evaluation.loading import Loader, list_checkpoints, variant_digest
+from densedpo.evaluation.loading import Loader, check_base, list_checkpoints, read_base, variant_digest
 from densedpo.evaluation.paired import BASE
-from densedpo.evaluation.pool import Maker, plan, publish
-from densedpo.evaluation.prompts import Prompt, prompts_digest
-from densedpo.evaluation.properties import PREFIX, PROPERTIES
-from densedpo.evaluation.sampling import SampledVideo, SamplingRecipe, resolve_sampling, sample_missing
+from densedpo.evaluation.pool import Maker, plan
+from densedpo.evaluation.prompts import Prompt, prompts_digest, wording
+from densedpo.evaluation.sampling import resolve_sampling
 from densedpo.evaluation.scorers import ScoreInfo, Scorer
 from densedpo.evaluation.scoring import ScoreBook
-from densedpo.evaluation.summary import analyse, first_quality, summarise
+from densedpo.evaluation.summary import analyse, first_quality
 from densedpo.evaluation.variants import Variant, list_variants
-from densedpo.observe import say, track
-from densedpo.store.files import remove_leftovers, write_json
+from densedpo.evaluation.videos import ModelVideos, count_missing, make_and_score, publish_all
+from densedpo.observe import say, warn
+from densedpo.store.files import write_json
 from densedpo.store.project import Project
 from densedpo.store.shard import Shard
-from densedpo.store.tables import Row, write_table
+from densedpo.store.tables import read_table
 from densedpo.training.card import update_card
 
-__all__ = ["BASE", "SCHEMA_VERSION", "evaluate", "summarise"]
+__all__ = ["BASE", "SCHEMA_VERSION", "evaluate"]
 
 SCHEMA_VERSION = 2
-_FROZEN_SEED = 0  # one frozen clip a prompt is enough to see what freezing buys
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """One model of the evaluation, what makes its videos, and the videos in batches."""
-
-    variant: Variant
-    maker: Maker
-    batches: list[list[SampledVideo]]
-
-    @property
-    def videos(self) -> list[SampledVideo]:
-        """All videos, in order."""
-        return [video for batch in self.batches for video in batch]
-
-    def frozen(self, video: SampledVideo) -> bool:
-        """Say whether this video is scored frozen too."""
-        return self.variant.name == BASE and video.seed == _FROZEN_SEED
 
 
 def evaluate(
@@ -74,7 +50,7 @@ def evaluate(
 
     Raises:
         ConfigError: if no prompt is given, the scorer cannot score one, or a run is called ``base``.
-        ProjectError: if there is no such run, or no checkpoint where they are asked for.
+        ProjectError: if there is no such run, it is not finished, or has no checkpoint where they are asked for.
         ModelError: if a run has no LoRA or tuned denoiser, or was trained on another base.
     """
     runs, prompts = list(dict.fromkeys(runs)), list(dict.fromkeys(prompts))
@@ -87,36 +63,34 @@ def evaluate(
     folder = project.evaluation(name)
     variants = _variants(project, chosen, runs)
     digests = {variant.name: digest for variant in variants if (digest := variant_digest(variant))}
-    loader = Loader(settings)
-    base = loader.load(variants[0])
+    base = read_base(settings)
+    for run in runs:
+        check_base(project.run(run), base.fingerprint)
+    held_out = _held_out(project, prompts)
     recipe = resolve_sampling(settings.sample, base.defaults)
-    fingerprint, dtype = base.fingerprint, str(base.dtype).removeprefix("torch.")
-    del base
-    makers = [Maker(recipe, fingerprint, dtype, digests.get(v.name), v.lora_scale) for v in variants]
-    drawn = [
-        _Drawn(variant, maker, plan(prompts, maker, project)) for variant, maker in zip(variants, makers, strict=True)
+    makers = [Maker(recipe, base.fingerprint, base.dtype, digests.get(v.name), v.lora_scale) for v in variants]
+    models = [
+        ModelVideos(variant, maker, plan(prompts, maker, project))
+        for variant, maker in zip(variants, makers, strict=True)
     ]
-    # the old summary speaks of other videos, it may be: while this goes on there is none
-    (folder / "summary.json").unlink(missing_ok=True)
     book = ScoreBook(scorer)
-    _work(project, drawn, loader, recipe, book, shard)
-    if shard is not None:
-        left = sum(not book.has(video, frozen=item.frozen(video)) for item in drawn for video in item.videos)
-        if left:
-            say(f"shard {shard} is done; {left} videos of other shards are left")
-            return {"name": name, "shard": str(shard), "videos": sum(len(i.videos) for i in drawn), "left": left}
-    rows, frozen = _collect(project, drawn, book, name)
-    _write_tables(folder, rows, frozen, list(scorer.infos))
+    make_and_score(project, models, Loader(settings), recipe, book, shard)
+    if shard is not None and (left := count_missing(models, book)):
+        say(f"shard {shard} is done; {left} videos of other shards are left")
+        return {"name": name, "shard": str(shard), "videos": sum(len(model.videos) for model in models), "left": left}
+    # until here an older evaluation of this name is whole; from here its summary may speak of other videos
+    (folder / "summary.json").unlink(missing_ok=True)
+    rows, frozen = publish_all(models, book, folder)
     summary = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "models": [item.variant.as_dict() | {"samples": item.maker.digest} for item in drawn],
-        "prompts": [{"prompt_id": p.prompt_id, "prompt": p.text, "held_out": p.held_out} for p in prompts],
+        "models": [model.variant.as_dict() | {"samples": model.maker.digest} for model in models],
+        "prompts": [{"prompt_id": p.prompt_id, "prompt": p.text, "held_out": p in held_out} for p in prompts],
         "prompt_set": {
             "name": prompt_set,
             "digest": prompts_digest(prompts),
             "count": len(prompts),
-            "held_out": sum(prompt.held_out for prompt in prompts),
+            "held_out": len(held_out),
         },
         "seeds": list(range(recipe.seeds)),
         "scorer": scorer.name,
@@ -124,7 +98,7 @@ def evaluate(
         "score_info": {score: info.as_dict() for score, info in scorer.infos.items()},
         **analyse(rows, frozen, scorer.infos, variants, quality=quality, motion_kept=chosen.motion_kept),
         "settings": vars(recipe) | {"model": settings.model, "evaluate": chosen.model_dump(mode="json")},
-        "hashes": {"base": fingerprint, "prompts": prompts_digest(prompts), "loras": digests},
+        "hashes": {"base": base.fingerprint, "prompts": prompts_digest(prompts), "loras": digests},
     }
     write_json(folder / "summary.json", summary)
     for run in runs:
@@ -151,51 +125,12 @@ def _quality(chosen: EvaluateSettings, infos: Mapping[str, ScoreInfo]) -> str | 
     return chosen.quality
 
 
-def _work(
-    project: Project,
-    drawn: Sequence[_Drawn],
-    loader: Loader,
-    recipe: SamplingRecipe,
-    book: ScoreBook,
-    shard: Shard | None,
-) -> None:
-    """Sample and score every video, or a shard's: batches are dealt out in turn over all models."""
-    number = count()
-    for item in drawn:
-        folder = item.maker.open(project)
-        if shard is None:
-            # with shards, another machine's unfinished files look like leftovers
-            for place in (folder, *folder.glob("scores/*")):
-                remove_leftovers(place)
-        mine = [batch for batch in item.batches if (shard or Shard()).takes(next(number))]
-        name = item.variant.name
-        sample_missing(lambda v=item.variant: loader.load(v), mine, recipe, name, book.whole)  # type: ignore[misc]
-        for video in track([video for batch in mine for video in batch], f"scoring {name}"):
-            book.read(video, frozen=item.frozen(video))
-
-
-def _collect(project: Project, drawn: Sequence[_Drawn], book: ScoreBook, name: str) -> tuple[list[Row], list[Row]]:
-    """Return the rows of all videos and of the frozen clips, and put the videos into the evaluation's folder."""
-    rows: list[Row] = []
-    frozen: list[Row] = []
-    for item in drawn:
-        model = item.variant.name
-        publish(item.videos, project.evaluation(name) / "videos" / model)
-        for video in item.videos:
-            record = book.read(video, frozen=item.frozen(video))
-            about = {"prompt_id": video.prompt.prompt_id, "prompt": video.prompt.text, "seed": video.seed}
-            properties = {PREFIX + key: value for key, value in record["properties"].items()}
-            place = {"model": model, "video": f"videos/{model}/{video.path.name}"}
-            rows.append({**place, **about, **record["scores"], **properties})
-            if item.frozen(video):
-                frozen.append({**about, **record["frozen"]})
-    return rows, frozen
-
-
-def _write_tables(folder: Path, rows: list[Row], frozen: list[Row], scores: list[str]) -> None:
-    about = [("prompt_id", pa.string()), ("prompt", pa.string()), ("seed", pa.int64())]
-    numbers = [(score, pa.float64()) for score in scores]
-    properties = [(PREFIX + key, pa.float64()) for key in PROPERTIES]
-    columns = [("model", pa.string()), *about, ("video", pa.string()), *numbers, *properties]
-    write_table(folder / "scores.parquet", rows, pa.schema(columns))
-    write_table(folder / "frozen.parquet", frozen, pa.schema([*about, *numbers]))
+def _held_out(project: Project, prompts: Sequence[Prompt]) -> set[Prompt]:
+    """Return the prompts that no pair of the project has, case and punctuation aside; none where there are no pairs."""
+    trained = {wording(row["caption"]) for row in read_table(project.pairs_table)}
+    if not trained:
+        return set()
+    held_out = {prompt for prompt in prompts if wording(prompt.text) not in trained}
+    if seen := len(prompts) - len(held_out):
+        warn(f"{seen} of {len(prompts)} prompts are captions of pairs: a gain on these may have been learned by heart")
+    return held_out

@@ -159,6 +159,6 @@ def is_whole(path: Path) -> bool:
         read_video(path)
     except MediaError as error:
         warn(str(error).replace("make it again", "making it again"))
-        path.unlink()
+        path.unlink(missing_ok=True)
         return False
     return True

@@ -6,6 +6,7 @@ weights and works on any video.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -19,24 +20,38 @@ from densedpo.evaluation.video.summary import VERSION, summarise
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """How a score is shown and read."""
+    """How a score is shown and read.
+
+    ``primary`` marks the few, chosen before any evaluation, that a claim may rest on: p values are adjusted for their
+    number. The other scores describe.
+    """
 
     label: str
     unit: str
     better: Literal["lower", "higher", "neither"]
     sentence: str
     is_motion: bool = False
+    primary: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
 
+def primary_scores(infos: Mapping[str, ScoreInfo]) -> set[str]:
+    """Return the primary scores: those marked so; where none is, all."""
+    return {name for name, info in infos.items() if info.primary} or set(infos)
+
+
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores one video at a time; ``infos`` names every score it returns."""
+    """Scores one video at a time; ``infos`` names every score it returns.
+
+    ``version`` grows whenever a score of the same video becomes another number: stored scores are then made again.
+    """
 
     name: str
+    version: int
     infos: ClassVar[dict[str, ScoreInfo]]
 
     def check(self, prompt: str) -> None:
@@ -63,13 +78,22 @@ class FrameScorer:
     version = VERSION
     infos: ClassVar[dict[str, ScoreInfo]] = {
         "motion_px_s": ScoreInfo(
-            "motion", "px/s", "neither", "Mean speed over the whole picture, the camera's motion included.", True
+            "motion",
+            "px/s",
+            "neither",
+            "Mean speed over the whole picture, the camera's motion included.",
+            is_motion=True,
+            primary=True,
         ),
         "warp_error": ScoreInfo(
-            "warping error", "", "lower", "Colour change that motion does not explain; 0 for a frozen clip."
+            "warping error",
+            "",
+            "lower",
+            "Colour change that motion does not explain; 0 for a frozen clip.",
+            primary=True,
         ),
-        "flicker": ScoreInfo("flicker", "", "lower", "Brightness change that motion does not explain."),
-        "sharpness": ScoreInfo("sharpness", "", "higher", "Brightness gradient per px; falls with blur."),
+        "flicker": ScoreInfo("flicker", "", "lower", "Brightness change that motion does not explain.", primary=True),
+        "sharpness": ScoreInfo("sharpness", "", "higher", "Brightness gradient per px; falls with blur.", primary=True),
         "forward_backward_px": ScoreInfo(
             "forward-backward gap", "px", "lower", "How far flow there and back misses where it started."
         ),

@@ -1,7 +1,8 @@
 """What a scorer says of the videos in the pool: one small file a video, so that an interrupted job goes on.
 
 ``samples/DIGEST/scores/KEY/PROMPTID-SEED.json`` holds the video's SHA-256, its scores, its properties and, where asked
-for, the scores of the same clip frozen. KEY is of the scorer: its name, its scores and this package's version.
+for, the scores of the same clip frozen. KEY is of the scorer: its name, version and scores, and of this package's
+version, since reading a video is part of a score too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 from densedpo import __version__
 from densedpo.clips.decode import read_video
 from densedpo.errors import ProjectError
+from densedpo.evaluation import properties
 from densedpo.evaluation.controls import freeze
-from densedpo.evaluation.properties import PROPERTIES, properties_of
 from densedpo.evaluation.sampling import SampledVideo, is_whole
 from densedpo.evaluation.scorers import Scorer
 from densedpo.keys import content_id
@@ -23,9 +24,9 @@ Record = dict[str, Any]
 
 
 def scorer_key(scorer: Scorer) -> str:
-    """Return an id of a scorer: it changes with its name, its scores, its ``version`` if it has one, and ours."""
-    infos = {name: info.as_dict() for name, info in scorer.infos.items()}
-    return content_id("scores", scorer.name, getattr(scorer, "version", ""), infos, list(PROPERTIES), __version__)
+    """Return an id of a scorer and of the property panel: it changes with their versions, their scores, and ours."""
+    panel = [properties.VERSION, list(properties.PROPERTIES)]
+    return content_id("scores", scorer.name, scorer.version, list(scorer.infos), panel, __version__)
 
 
 class ScoreBook:
@@ -34,6 +35,7 @@ class ScoreBook:
     def __init__(self, scorer: Scorer) -> None:
         """Remember the scorer and its key."""
         self._scorer, self._key = scorer, scorer_key(scorer)
+        self.scores = tuple(scorer.infos)
 
     def path(self, video: SampledVideo) -> Path:
         """Return where the record of a video lies."""
@@ -41,7 +43,7 @@ class ScoreBook:
 
     def has(self, video: SampledVideo, *, frozen: bool) -> bool:
         """Say whether there is a record; whether it is of this very video, ``read`` finds out."""
-        return self.path(video).is_file() and (not frozen or self._stored(video)["frozen"] is not None)
+        return self.path(video).is_file() and (not frozen or self._stored(video).get("frozen") is not None)
 
     def whole(self, path: Path) -> bool:
         """Say whether a video is there and whole: as it was when it was scored, or decodable to its end."""
@@ -57,14 +59,14 @@ class ScoreBook:
         """
         digest = sha256_file(video.path)
         stored = self._stored(video)
-        if stored.get("video_sha256") == digest and (not frozen or stored["frozen"] is not None):
+        if stored.get("video_sha256") == digest and (not frozen or stored.get("frozen") is not None):
             return stored
         seen = read_video(video.path)
         scorer, prompt = self._scorer, video.prompt.text
         record = {
             "video_sha256": digest,
             "scores": _plain(scorer.score(seen.frames, seen.fps, prompt)),
-            "properties": properties_of(seen.frames),
+            "properties": properties.properties_of(seen.frames),
             "frozen": _plain(scorer.score(freeze(seen.frames), seen.fps, prompt)) if frozen else None,
         }
         write_json(self.path(video), record)
@@ -78,7 +80,7 @@ class ScoreBook:
         try:
             return read_object(path)
         except ProjectError:  # missing or damaged: it is made again
-            return {"frozen": None}
+            return {}
 
 
 def _plain(scores: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ Pure functions of a ``Table`` and of intervals; ``summary.py`` puts them togethe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,11 @@ def detectable(difference: Interval | None) -> float | None:
 
 
 def paired_tests(
-    model: Floats, base: Floats, differences: Mapping[str, Interval | None], better: Mapping[str, Better]
+    model: Floats,
+    base: Floats,
+    differences: Mapping[str, Interval | None],
+    better: Mapping[str, Better],
+    claims: Collection[str],
 ) -> dict[str, Any]:
     """Return the entry ``tests`` of one model: per score the sign test, Holm's p, half width and words.
 
@@ -109,16 +113,17 @@ def paired_tests(
         base: the base's.
         differences: model minus base by score.
         better: direction by score.
+        claims: scores chosen beforehand; Holm's family is theirs, the others have no adjusted p.
     """
     outcomes = {
         name: count_outcomes(signs(model[:, place], base[:, place], better[name]))
         for place, name in enumerate(differences)
     }
     p_values = {name: sign_test(found) for name, found in outcomes.items()}
-    adjusted = holm(p_values)
+    adjusted = holm({name: p for name, p in p_values.items() if name in claims})
     return {
         name: asdict(outcomes[name])
-        | {"p": p_values[name], "p_holm": adjusted[name], "half_width": half_width(difference)}
+        | {"p": p_values[name], "p_holm": adjusted.get(name), "half_width": half_width(difference)}
         | {"detectable": detectable(difference), "verdict": words(difference, better[name])}
         for name, difference in differences.items()
     }

@@ -8,7 +8,7 @@ what is missing. A video that the suite cannot score is named, counted and left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from densedpo.clips.captions import find_table, read_captions
 from densedpo.clips.probe import check_regular
 from densedpo.clips.sources import find_files
 from densedpo.errors import ConfigError, MediaError, ProjectError
-from densedpo.evaluation.paired import BASE, Bootstrap, Table, table_of
+from densedpo.evaluation.paired import BASE, Bootstrap, differences_of, plain, scores_of, table_of
+from densedpo.evaluation.scorers import primary_scores
 from densedpo.evaluation.statistics import paired_tests
 from densedpo.evaluation.suites import Suite, suite_of
-from densedpo.intervals import Interval
 from densedpo.keys import content_id
 from densedpo.observe import say, track, warn
 from densedpo.outside.cache import ScoreCache, score_key
@@ -197,26 +197,18 @@ def _summary(rows: Sequence[Row], names: Sequence[str], suite: Suite) -> dict[st
         return {"models": models, "compared": 0, "scores": {}, "differences": {}, "tests": {}}
     table = table_of(shared, models, names)
     bootstrap = Bootstrap(len(table.prompts), seed="suite")
-    differences = {
-        model: {name: bootstrap.interval(table.of(model, name) - table.of(BASE, name), table.seeds) for name in names}
-        for model in models
-        if model != BASE and BASE in models
-    }
+    differences = differences_of(table, bootstrap) if models[0] == BASE else {}
+    infos = {name: suite.info(name) for name in names}
+    better, claims = {name: info.better for name, info in infos.items()}, primary_scores(infos)
     return {
         "models": models,
         "compared": len(common),
-        "scores": {m: _plain({n: bootstrap.interval(table.of(m, n), table.seeds) for n in names}) for m in models},
+        "scores": {model: plain(found) for model, found in scores_of(table, bootstrap).items()},
         "means": {m: {n: float(table.of(m, n).sum() / table.seeds.sum()) for n in names} for m in models},
-        "differences": {model: _plain(found) for model, found in differences.items()},
-        "tests": {model: _tests(table, model, found, suite) for model, found in differences.items()},
+        "differences": {model: plain(found) for model, found in differences.items()},
+        "tests": {
+            model: paired_tests(table.means[place], table.means[0], differences[model], better, claims)
+            for place, model in enumerate(models)
+            if model in differences
+        },
     }
-
-
-def _tests(table: Table, model: str, differences: Mapping[str, Interval | None], suite: Suite) -> dict[str, Any]:
-    place: Callable[[str], int] = table.models.index
-    better = {name: suite.info(name).better for name in differences}
-    return paired_tests(table.means[place(model)], table.means[place(BASE)], differences, better)
-
-
-def _plain(found: Mapping[str, Interval | None]) -> dict[str, Any]:
-    return {name: None if interval is None else interval.as_dict() for name, interval in found.items()}

@@ -38,8 +38,8 @@ class Suite:
         return {name: sum(scores[part] for part in parts) / len(parts) for name, parts in self.derived.items()}
 
 
-def _higher(label: str, sentence: str, *, motion: bool = False) -> ScoreInfo:
-    return ScoreInfo(label, "", "higher", sentence, motion)
+def _higher(label: str, sentence: str, *, motion: bool = False, primary: bool = True) -> ScoreInfo:
+    return ScoreInfo(label, "", "higher", sentence, motion, primary)
 
 
 _STILL = "A still picture gets the most: read it beside motion."
@@ -64,7 +64,9 @@ SUITES: Mapping[str, Suite] = {
             "VQ": _higher("visual quality (VQ)", "VisionReward: mean of composition, quality and fidelity."),
             "TC": _higher("temporal consistency (TC)", "VisionReward: mean of stability, physics and preservation."),
             "DD": _higher("dynamic degree (DD)", "VisionReward: how much objects and camera move.", motion=True),
-            "overall": _higher("VisionReward", "Its weighted score; it prefers frozen clips (the paper's table 8)."),
+            "overall": _higher(
+                "VisionReward", "Its weighted score; it prefers frozen clips (the paper's table 8).", primary=False
+            ),
         },
         {
             "TA": ("alignment",),
@@ -94,7 +96,7 @@ SUITES: Mapping[str, Suite] = {
             "VQ": _higher("visual quality", "VideoReward, in standard deviations."),
             "MQ": _higher("motion quality", "VideoReward, in standard deviations."),
             "TA": _higher("text alignment", "VideoReward, in standard deviations."),
-            "Overall": _higher("VideoReward", "Sum of the three."),
+            "Overall": _higher("VideoReward", "Sum of the three.", primary=False),
         },
         sentence="Made to choose videos: do not evaluate with it what was labelled with it.",
     ),

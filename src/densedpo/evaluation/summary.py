@@ -12,30 +12,21 @@ from densedpo.evaluation.bradley_terry import rank
 from densedpo.evaluation.controls import frozen_control, identical_control
 from densedpo.evaluation.curves import Plane, curves
 from densedpo.evaluation.overall import judge_overall
-from densedpo.evaluation.paired import BASE, Bootstrap, Table, table_of
+from densedpo.evaluation.paired import (
+    BASE,
+    Bootstrap,
+    Estimates,
+    differences_of,
+    plain,
+    ratios_of,
+    scores_of,
+    table_of,
+)
 from densedpo.evaluation.properties import PREFIX, PROPERTIES, alarms
-from densedpo.evaluation.scorers import ScoreInfo
+from densedpo.evaluation.scorers import ScoreInfo, primary_scores
 from densedpo.evaluation.statistics import paired_tests, power
 from densedpo.evaluation.variants import Variant
-from densedpo.intervals import Interval
 from densedpo.store.tables import Row
-
-Estimates = dict[str, dict[str, Interval | None]]
-
-
-def summarise(rows: Sequence[Row], score_names: Sequence[str], runs: Sequence[str]) -> dict[str, Any]:
-    """Return scores, differences and ratios with 95 % intervals: bootstrap over prompts, seeds nested inside.
-
-    A ratio is sum(tuned) / sum(base); None where the base's scores are all zero or one is negative.
-    """
-    table = table_of(rows, [BASE, *runs], score_names)
-    bootstrap = Bootstrap(len(table.prompts))
-    parts = {
-        "scores": scores_of(table, bootstrap),
-        "differences": differences_of(table, bootstrap),
-        "ratios": ratios_of(table, bootstrap),
-    }
-    return {name: _plain(part) for name, part in parts.items()}
 
 
 def analyse(
@@ -66,6 +57,7 @@ def analyse(
     own = {(row["prompt_id"], row["seed"]): row for row in rows if row["model"] == BASE}
     thawed = [own[row["prompt_id"], row["seed"]] for row in frozen]
     chosen = better[quality] if quality else "neither"
+    claims = primary_scores(infos) | ({quality} if quality else set())
     plane = Plane(table, bootstrap, motion, quality, chosen, motion_kept) if motion and quality else None
     return {
         "motion": motion,
@@ -74,7 +66,7 @@ def analyse(
         "differences": _plain(differences),
         "ratios": _plain(ratios),
         "tests": {
-            model: paired_tests(table.means[place], table.means[0], differences[model], better)
+            model: paired_tests(table.means[place], table.means[0], differences[model], better, claims)
             for place, model in enumerate(models)
             if place
         },
@@ -110,45 +102,12 @@ def first_quality(infos: Mapping[str, ScoreInfo]) -> str | None:
     return next((name for name, info in infos.items() if info.better != "neither" and not info.is_motion), None)
 
 
-def scores_of(table: Table, bootstrap: Bootstrap) -> Estimates:
-    """Return the mean of every model and score."""
-    return {
-        model: {name: bootstrap.interval(table.of(model, name), table.seeds) for name in table.names}
-        for model in table.models
-    }
-
-
-def differences_of(table: Table, bootstrap: Bootstrap) -> Estimates:
-    """Return model minus base in every score, paired."""
-    base = table.models[0]
-    return {
-        model: {
-            name: bootstrap.interval(table.of(model, name) - table.of(base, name), table.seeds) for name in table.names
-        }
-        for model in table.models[1:]
-    }
-
-
-def ratios_of(table: Table, bootstrap: Bootstrap) -> Estimates:
-    """Return sum(model) / sum(base) in every score; None where the base's is all zero or somewhere negative."""
-    base = table.models[0]
-    return {
-        model: {
-            name: bootstrap.interval(table.of(model, name), table.of(base, name))
-            if table.of(base, name).min() >= 0
-            else None
-            for name in table.names
-        }
-        for model in table.models[1:]
-    }
-
-
 def _properties(rows: Sequence[Row], models: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    plain = [
+    panel = [
         {key: row[key] for key in ("model", "prompt_id", "seed")} | {name: row[PREFIX + name] for name in PROPERTIES}
         for row in rows
     ]
-    table = table_of(plain, models, list(PROPERTIES))
+    table = table_of(panel, models, list(PROPERTIES))
     scores, differences = scores_of(table, bootstrap), differences_of(table, bootstrap)
     return {
         "info": PROPERTIES,
@@ -158,8 +117,5 @@ def _properties(rows: Sequence[Row], models: Sequence[str], bootstrap: Bootstrap
     }
 
 
-def _plain(found: Estimates) -> dict[str, dict[str, dict[str, float | int] | None]]:
-    return {
-        model: {name: None if interval is None else interval.as_dict() for name, interval in by_name.items()}
-        for model, by_name in found.items()
-    }
+def _plain(found: Estimates) -> dict[str, Any]:
+    return {model: plain(by_name) for model, by_name in found.items()}

@@ -17,6 +17,7 @@ class ExaminerScorer:
     """Ground-truth scores of the miniature world; see ``miniworld.examiner``."""
 
     name = "examiner"
+    version = 1
     infos: ClassVar[dict[str, ScoreInfo]] = {
         "artifact": ScoreInfo(
             "artifact",

@@ -51,4 +51,4 @@ def write_world_clips(folder: Path, count: int, seed: int) -> WorldClips:
 
 def held_out_prompts() -> list[Prompt]:
     """Return the captions that no training set of this world has ever held."""
-    return make_prompts((s.caption for s in scenes.subjects() if scenes.held_out(s)), held_out=True)
+    return make_prompts(s.caption for s in scenes.subjects() if scenes.held_out(s))

@@ -59,6 +59,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the number format for float32, bfloat16, or auto: bfloat16 on a GPU and float32 elsewhere."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def resolve_folder(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return the local folder of a model, fetching a hub model's files if need be, with or without its weights.
 
@@ -110,10 +118,8 @@ def load_model(
     family = _family(folder)
     check_weights(folder)
     place = resolve_device(device)
-    if dtype == "auto":
-        dtype = "float32" if place.type == "cpu" else "bfloat16"
     with denoiser_stored(storage_dtype):
-        model = family(folder, device=place, dtype=getattr(torch, dtype))
+        model = family(folder, device=place, dtype=resolve_dtype(dtype, place))
     model.storage_dtype = storage_dtype
     model.name = name
     for part, module in vars(model).items():

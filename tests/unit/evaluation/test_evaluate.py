@@ -12,20 +12,24 @@ from numpy.typing import NDArray
 
 from densedpo.config import Settings, parse_settings
 from densedpo.errors import ConfigError, ModelError, ProjectError
+from densedpo.evaluation.loading import Loader
 from densedpo.evaluation.prompts import make_prompts
 from densedpo.evaluation.run import evaluate
 from densedpo.evaluation.scorers import FrameScorer, ScoreInfo
+from densedpo.evaluation.variants import Variant
+from densedpo.models.base import VideoModel
 from densedpo.store.files import read_json, sha256_file
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table
 
-PROMPTS = make_prompts(["a red circle drifting", "a blue square spinning"], held_out=True)
+PROMPTS = make_prompts(["a red circle drifting", "a blue square spinning"])
 
 
 class Brightness:
     """Mean brightness; knows nothing about green things."""
 
     name = "brightness"
+    version = 1
     infos: ClassVar[dict[str, ScoreInfo]] = {"mean": ScoreInfo("brightness", "", "neither", "Mean of all bytes.")}
 
     def check(self, prompt: str) -> None:
@@ -114,11 +118,72 @@ def test_a_damaged_sample_does_not_stop_the_evaluation(tuned: Project, tiny_mode
 
 
 def test_a_lora_of_another_base_is_refused(tuned: Project, tiny_model_folder: Path, other_base: Path) -> None:
-    run(tuned, tiny_model_folder, "tuned")
+    first = run(tuned, tiny_model_folder, "tuned")
+    before = videos(tuned, "base")
     with pytest.raises(ModelError, match="trained on base"):
         run(tuned, other_base, "tuned")
-    # the base's videos are another model's now: the old numbers may not stand beside them
-    assert not (tuned.evaluation("e") / "summary.json").exists()
+    # before anything is sampled, so what was there is whole
+    assert read_json(tuned.evaluation("e") / "summary.json") == first
+    assert videos(tuned, "base") == before
+    assert len(list(tuned.samples.iterdir())) == 2
+
+
+def test_numbers_never_stand_beside_other_videos(tuned: Project, tiny_model_folder: Path) -> None:
+    """A command that is broken off leaves the old evaluation whole, or no summary."""
+
+    class Broken(Brightness):
+        version = 2
+
+        def score(self, frames: NDArray[np.uint8], fps: float, prompt: str) -> dict[str, float]:
+            raise KeyboardInterrupt
+
+    first = run(tuned, tiny_model_folder, steps=1, seeds=1)
+    summary = tuned.evaluation("e") / "summary.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tuned, settings_for(tiny_model_folder, steps=1, seeds=1), [], PROMPTS, Broken(), "e")
+    assert read_json(summary) == first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densedpo.evaluation.videos.write_table", Broken.score)
+        with pytest.raises(TypeError):
+            run(tuned, tiny_model_folder, steps=1, seeds=2)
+    assert not summary.exists()
+    assert run(tuned, tiny_model_folder, steps=1, seeds=1) == first
+
+
+def test_no_model_is_loaded_where_all_samples_are_there(
+    tuned: Project, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def counted(self: Loader, variant: Variant) -> VideoModel:
+        loaded.append(variant.name)
+        return load(self, variant)
+
+    load = Loader.load
+    monkeypatch.setattr(Loader, "load", counted)
+    first = run(tuned, tiny_model_folder, "tuned", steps=1, seeds=1)
+    assert loaded == ["base", "tuned"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densedpo.models.load.load_model", None)  # nor by any other way
+        assert run(tuned, tiny_model_folder, "tuned", steps=1, seeds=1) == first
+    (next(tuned.samples.glob(f"{first['models'][1]['samples']}/*.mp4"))).unlink()
+    assert run(tuned, tiny_model_folder, "tuned", steps=1, seeds=1) == first
+    assert loaded == ["base", "tuned", "tuned"]  # one sample of the run was missing, none of the base
+
+
+def test_prompts_that_pairs_have_are_not_held_out(
+    tuned: Project, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caption = read_table(tuned.pairs_table)[0]["caption"]
+    prompts = make_prompts(["a cross orbiting a lamp", f"{caption.upper()}."])
+    found = evaluate(tuned, settings_for(tiny_model_folder, steps=1, seeds=1), [], prompts, Brightness(), "e")
+    assert [prompt["held_out"] for prompt in found["prompts"]] == [True, False]
+    assert found["prompt_set"]["held_out"] == 1
+    assert "1 of 2 prompts are captions of pairs" in capsys.readouterr().err
+    # without pairs nothing is known, and nothing is claimed
+    tuned.pairs_table.unlink()
+    again = evaluate(tuned, settings_for(tiny_model_folder, steps=1, seeds=1), [], prompts, Brightness(), "e")
+    assert again["prompt_set"]["held_out"] == 0
 
 
 def test_refusals_come_before_any_work(tuned: Project, tiny_model_folder: Path) -> None:

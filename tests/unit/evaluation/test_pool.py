@@ -34,6 +34,7 @@ class Change:
     """How much neighbouring frames differ, and how bright they are; counts what it was asked."""
 
     name = "change"
+    version = 1
     infos: ClassVar[dict[str, ScoreInfo]] = {
         "change": ScoreInfo("change", "", "higher", "Mean change from frame to frame.", True),
         "steady": ScoreInfo("steadiness", "", "lower", "The same, as if little change were good."),
@@ -154,7 +155,7 @@ def test_another_version_of_a_scorer_scores_again(tuned: Project, tiny_model_fol
     settings = settings_for(tiny_model_folder)
     run(tuned, settings)
     newer = Change()
-    newer.version = 2  # type: ignore[attr-defined]
+    newer.version = 2
     run(tuned, settings, scorer=newer)
     assert newer.asked == 9
 
@@ -244,7 +245,7 @@ def test_controls_and_properties_are_in_every_summary(tuned: Project, tiny_model
     assert "steadiness" in frozen["sentence"]
     identical = found["controls"]["identical"]
     assert identical["differences"].keys() == {"change", "steady"}
-    assert found["prompt_set"] | {"digest": ""} == {"name": "three", "digest": "", "count": 3, "held_out": 0}
+    assert found["prompt_set"] | {"digest": ""} == {"name": "three", "digest": "", "count": 3, "held_out": 3}
     assert found["properties"]["differences"]["tuned"].keys() == found["properties"]["info"].keys()
     assert found["bradley_terry"] is None and found["curves"]["lines"] == []
     rows = read_table(tuned.evaluation("e") / "scores.parquet")

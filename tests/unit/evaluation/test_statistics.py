@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densedpo.evaluation.overall import judge_overall
+from densedpo.evaluation.scorers import FrameScorer, ScoreInfo, primary_scores
 from densedpo.evaluation.statistics import (
     Outcomes,
     count_outcomes,
@@ -88,7 +89,8 @@ def test_what_can_be_detected_is_found_four_times_in_five() -> None:
 
 def test_tests_of_a_model() -> None:
     model, base = np.array([[2.0, 1.0]] * 6), np.array([[1.0, 1.0]] * 6)
-    found = paired_tests(model, base, {"x": interval(0.9, 1.1), "y": interval(0, 0)}, {"x": "higher", "y": "lower"})
+    differences, better = {"x": interval(0.9, 1.1), "y": interval(0, 0)}, {"x": "higher", "y": "lower"}
+    found = paired_tests(model, base, differences, better, {"x", "y"})  # type: ignore[arg-type]
     assert found["x"] | {"detectable": 0} == {
         "wins": 6,
         "ties": 0,
@@ -100,6 +102,21 @@ def test_tests_of_a_model() -> None:
         "verdict": "better",
     }
     assert (found["y"]["ties"], found["y"]["p"], found["y"]["verdict"]) == (6, None, "not told apart")
+
+
+def test_only_claims_are_adjusted_for_each_other() -> None:
+    model, base = np.ones((8, 3)), np.zeros((8, 3))
+    differences, better = dict.fromkeys("xyz", interval(0.9, 1.1)), dict.fromkeys("xyz", "higher")
+    found = paired_tests(model, base, differences, better, {"x", "y"})  # type: ignore[arg-type]
+    p = 2 / 2**8
+    assert [found[name]["p"] for name in "xyz"] == [p, p, p]
+    assert [found[name]["p_holm"] for name in "xyz"] == [2 * p, 2 * p, None]
+
+
+def test_the_claims_of_scorers_are_few_and_have_motion_among_them() -> None:
+    assert primary_scores(FrameScorer.infos) == {"motion_px_s", "warp_error", "flicker", "sharpness"}
+    plain = {name: ScoreInfo(name, "", "higher", "") for name in "ab"}
+    assert primary_scores(plain) == {"a", "b"}  # nobody chose: all
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from densedpo.evaluation.run import summarise
+from densedpo.evaluation.paired import Bootstrap, differences_of, ratios_of, scores_of, table_of
 from densedpo.store.tables import Row
 
 
@@ -20,10 +20,14 @@ def rows(model: str, scores: dict[str, list[float]]) -> list[Row]:
 def summary(base: dict[str, list[float]], tuned: dict[str, list[float]]) -> dict[str, dict[str, float] | None]:
     """Return the base's score and the tuned model's difference and ratio."""
     # the tuned model's rows come in another order: pairing goes by prompt and seed
-    found = summarise(rows("base", base) + rows("t", tuned)[::-1], ["x"], ["t"])
-    return {"base": found["scores"]["base"]["x"], "difference": found["differences"]["t"]["x"]} | {
-        "ratio": found["ratios"]["t"]["x"]
+    table = table_of(rows("base", base) + rows("t", tuned)[::-1], ["base", "t"], ["x"])
+    bootstrap = Bootstrap(len(base))
+    found = {
+        "base": scores_of(table, bootstrap)["base"]["x"],
+        "difference": differences_of(table, bootstrap)["t"]["x"],
+        "ratio": ratios_of(table, bootstrap)["t"]["x"],
     }
+    return {name: None if interval is None else interval.as_dict() for name, interval in found.items()}
 
 
 def test_two_prompts_by_hand() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from densedpo.config import Settings, parse_settings
-from densedpo.evaluation.run import summarise
+from densedpo.evaluation import paired
 from densedpo.evaluation.scorers import FrameScorer
 from densedpo.labels.snapshot import LabelSnapshot, PairLabels
 from densedpo.models.load import hub_revision, tuned_digest
@@ -89,13 +89,16 @@ def evaluate(project: Project, name: str, gain: float, runs: tuple[str, ...] = (
         for p in range(5)
         for seed in range(2)
     ]
+    table = paired.table_of(rows, ["base", *runs], SCORES)
+    bootstrap = paired.Bootstrap(len(table.prompts))
+    found = {"scores": paired.scores_of(table, bootstrap), "differences": paired.differences_of(table, bootstrap)}
     summary = {
         "name": name,
         "prompts": [{"prompt_id": f"p{p}", "held_out": p < 3} for p in range(5)],
         "seeds": [0, 1],
         "scorer": "frames",
         "score_info": {score: asdict(info) for score, info in FrameScorer.infos.items()},
-        **summarise(rows, SCORES, runs),
+        **{part: {model: paired.plain(means) for model, means in by.items()} for part, by in found.items()},
         "settings": {"steps": 4, "cfg": 2.0, "shift": 3.0},
         "hashes": {"loras": {run: tuned_digest(project.run(run)) for run in runs}},
     }
