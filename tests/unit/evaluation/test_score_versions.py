@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.evaluation.video_scenes import Frames, Thing, panned, plain
 
 from densedpo.evaluation import properties
 from densedpo.evaluation.scorers import FrameScorer, Scorer
 from densedpo.miniworld import scenes
 from densedpo.miniworld.scorer import ExaminerScorer
-from tests.unit.evaluation.video_scenes import Frames, Thing, panned, plain
 
 KEPT = Path(__file__).parents[2] / "data" / "golden" / "scores.json"
 
