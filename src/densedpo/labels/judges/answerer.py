@@ -44,6 +44,12 @@ class Question:
     max_output_tokens: int
     temperature: float | None = None
 
+    @functools.cached_property
+    def text_bytes(self) -> int:
+        """The bytes of all its words, counted once."""
+        texts = [self.system, str(dict(self.schema)), *(part for part in self.parts if isinstance(part, str))]
+        return sum(len(text.encode()) for text in texts)
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from densedpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, Omit
 
     from densedpo.config import JudgeSettings
 
@@ -43,3 +43,16 @@ def open_client(settings: JudgeSettings) -> AsyncOpenAI:
         max_retries=0,
         http_client=carrier,
     )
+
+
+def headers_for(client: AsyncOpenAI) -> dict[str, str | Omit]:
+    """Return the headers of a request of ready bytes, whose answer the client leaves to us to read.
+
+    What the client would tell of itself and of this machine stays here: services do without, and it is a good part of
+    the work for a request.
+    """
+    from openai import omit
+
+    told = (*client.platform_headers(), "X-Stainless-Async", "x-stainless-retry-count", "x-stainless-read-timeout")
+    # the first is how the client's own with_streaming_response says it
+    return {"X-Stainless-Raw-Response": "stream", "Content-Type": "application/json", **dict.fromkeys(told, omit)}

@@ -18,7 +18,7 @@ from densedpo.errors import ConfigError
 from densedpo.keys import content_id, stream
 from densedpo.labels.judges.answerer import Question, Reply
 from densedpo.labels.judges.base import ServiceError
-from densedpo.labels.judges.connection import open_client
+from densedpo.labels.judges.connection import headers_for, open_client
 from densedpo.labels.judges.ledger import Ledger, Prices
 from densedpo.labels.judges.limits import Gate
 from densedpo.labels.judges.loop import LoopThread
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from densedpo.config import JudgeSettings
     from densedpo.labels.judges.trouble import Trouble
 
-# the first is how the client is told not to read the answer by itself, as its with_streaming_response does
-_HEADERS = {"X-Stainless-Raw-Response": "stream", "Content-Type": "application/json"}
 _MOST_BYTES = 1_000_000
 _MOST_FAILURES = 8  # questions one after the other, before the service is taken to be down
 _MOST_FAILURES_AT_FIRST = 2  # the same while it has answered nothing at all
@@ -51,8 +49,9 @@ class Meter:
 
 @dataclass
 class _Line:
-    """What an endpoint and its copies share."""
+    """What an endpoint and its copies share; ``slots`` are requests at the same time, up to their reply on disk."""
 
+    slots: asyncio.Semaphore
     meter: Meter = field(default_factory=Meter)
     gate: Gate = field(default_factory=Gate)
     output_limit: OutputLimit = "max_tokens"
@@ -96,9 +95,12 @@ class Endpoint:
         self._settings, self._url, self._model = settings, settings.base_url, settings.model
         self._replies, self._backoff_s = replies, backoff_s
         self._client = open_client(settings)
+        # whole, because the client takes long to put an address together
+        self._address = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
+        self._headers = headers_for(self._client)
         prices = Prices(settings.price_input, settings.price_output, settings.image_tokens)
         self._ledger = Ledger(prices, settings.budget, replies)
-        self._line = _Line()
+        self._line = _Line(asyncio.Semaphore(settings.parallel))
         self._loop = LoopThread("judge endpoint")
 
     def __enter__(self) -> Endpoint:
@@ -178,21 +180,22 @@ class Endpoint:
         reply, cost, calls = Reply("failed"), 0.0, 0
         garbled = 0
         while calls < self._settings.max_attempts:
-            reply, trouble = await self._attempt(question)
-            calls, cost = calls + 1, cost + reply.cost
-            if reply.outcome == "ok" and garbled < _MOST_GARBLED and is_malformed(question.schema, reply.text):
-                garbled += 1
-                if calls < self._settings.max_attempts:
-                    continue
-            if trouble is None:
-                reply = replace(reply, cost=cost, calls=calls)
-                kept_as = cut_key if reply.outcome == "truncated" else key
-                await asyncio.wrap_future(self._replies.keep(kept_as, self._model, reply))
-                self._line.failures, self._line.answered = 0, True
-                return reply
-            if not self._may_repeat(trouble):
+            async with self._line.slots:
+                reply, trouble = await self._attempt(question)
+                calls, cost = calls + 1, cost + reply.cost
+                if reply.outcome == "ok" and garbled < _MOST_GARBLED and is_malformed(question.schema, reply.text):
+                    garbled += 1
+                    if calls < self._settings.max_attempts:
+                        continue
+                if trouble is None:
+                    reply = replace(reply, cost=cost, calls=calls)
+                    kept_as = cut_key if reply.outcome == "truncated" else key
+                    await asyncio.wrap_future(self._replies.keep(kept_as, self._model, reply))
+                    self._line.failures, self._line.answered = 0, True
+                    return reply
+            if not self._may_repeat(trouble, calls):
                 break
-            if calls < self._settings.max_attempts:
+            if trouble.kind == "again" and calls < self._settings.max_attempts:
                 await self._wait(question, calls, trouble)
         self._count_failure(reply.why)
         return replace(reply, cost=cost, calls=calls)
@@ -227,7 +230,7 @@ class Endpoint:
         sent = json.dumps(self.body_of(question)).encode()
         received = bytearray()
         response: Any = await self._client.post(
-            "/chat/completions", cast_to=object, content=sent, options={"headers": _HEADERS}
+            self._address, cast_to=object, content=sent, options={"headers": self._headers}
         )
         try:
             self._line.gate.heed(response.headers)
@@ -239,8 +242,8 @@ class Endpoint:
             await response.close()
         return bytes(received)
 
-    def _may_repeat(self, trouble: Trouble) -> bool:
-        """Say whether the same question may be sent again; what will never pass stops everything.
+    def _may_repeat(self, trouble: Trouble, calls: int) -> bool:
+        """Say whether a question may be sent again after so many calls; what will never pass stops everything.
 
         Raises:
             ConfigError: if the service refuses the key, the model or the request as such.
@@ -250,7 +253,8 @@ class Endpoint:
             return True
         if trouble.kind == "request":
             # newer services and reasoning models know the limit of the answer's length by another name
-            if "max_completion_tokens" in trouble.why:
+            # (a question may have been sent before that was known; errors about length name both)
+            if "max_completion_tokens" in trouble.why and (calls == 1 or self._line.output_limit == "max_tokens"):
                 self._line.output_limit = "max_completion_tokens"
                 return True
             # others were answered: it is this question that the service does not take
@@ -266,9 +270,18 @@ class Endpoint:
         refusal = ServiceError if self._line.answered else ConfigError
         if trouble.kind == "key":
             raise self._stop(refusal(f"judge.key_variable: {where} to the key in ${variable} ({why}); check both"))
-        error = refusal(f"judge.model: {where} ({why}); check address, model and the key in ${variable}")
+        if trouble.kind == "model":
+            raise self._stop(
+                refusal(
+                    f"judge.model: {where} ({why}); check the model, the key in ${variable}, and the address: most end "
+                    "in /v1"
+                )
+            )
         # asked in another way the same request may be taken
-        raise error if trouble.kind == "request" else self._stop(error)
+        raise refusal(
+            f"judge.base_url: {self._url} does not take the questions to model {self._model!r} ({why}); check address "
+            "and model; judge.layout grid and smaller judge.frames_per_s and judge.max_side_px make them shorter"
+        )
 
     def _stop(self, error: ServiceError | ConfigError) -> ServiceError | ConfigError:
         """Return an error after which nothing is asked any more: what is under way ends."""

@@ -35,24 +35,19 @@ class Prices:
     def expected(self, question: Question, text: str) -> dict[str, int]:
         """Return the likely tokens of a question that was answered with ``text``, where the service counts none."""
         answered = -(-len(text.encode()) // _BYTES_PER_TOKEN)
-        sent = -(-_text_bytes(question) // _BYTES_PER_TOKEN) + self._image_tokens(question)
+        sent = -(-question.text_bytes // _BYTES_PER_TOKEN) + self._image_tokens(question)
         return {"input": sent, "output": min(answered, question.max_output_tokens)}
 
     def most(self, question: Question) -> dict[str, int]:
         """Return the most tokens that a question can take: no token of text is shorter than a byte."""
         return {
-            "input": _text_bytes(question) + self._image_tokens(question),
+            "input": question.text_bytes + self._image_tokens(question),
             "output": question.max_output_tokens,
         }
 
     def _image_tokens(self, question: Question) -> int:
         images = sum(not isinstance(part, str) for part in question.parts)
         return images * self.image_tokens + len(question.parts) * _TOKENS_PER_PART
-
-
-def _text_bytes(question: Question) -> int:
-    texts = [question.system, str(dict(question.schema)), *(part for part in question.parts if isinstance(part, str))]
-    return sum(len(text.encode()) for text in texts)
 
 
 @dataclass(frozen=True)

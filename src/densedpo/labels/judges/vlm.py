@@ -52,8 +52,11 @@ class VlmJudge:
 
     @property
     def parallel(self) -> int:
-        """Return how many segments may be judged at the same time."""
-        return self.settings.parallel
+        """Return how many segments may be judged at the same time.
+
+        A quarter more than questions are under way: the next question is ready when a reply comes.
+        """
+        return self.settings.parallel + self.settings.parallel // 4
 
     @cached_property
     def settings_digest(self) -> str:
