@@ -8,8 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +20,22 @@ import av
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from tests.study_room import MODELS, NAME, clip, make_evaluation, open_room, study_settings
+from tests.study_room import MODELS, NAME, clip, make_evaluation, open_room, served, study_settings
 from tests.unit.evaluation.test_evaluate import run
 
 from densedpo.clips.decode import read_video
 from densedpo.clips.encode import view_frames, write_video
-from densedpo.errors import LabelError
+from densedpo.errors import ConfigError, LabelError
 from densedpo.evaluation.study.office import open_study as open_study_of
 from densedpo.evaluation.study.office import team_of
 from densedpo.evaluation.study.plan import Plan
 from densedpo.evaluation.study.results import study_results
 from densedpo.evaluation.study.takes import card_of, copies_of
 from densedpo.labels.people.app import guarded, make_app
+from densedpo.labels.people.asks import Card
 from densedpo.labels.people.gate import Site
 from densedpo.labels.people.office import Office
+from densedpo.labels.people.proxies import PairProxies
 from densedpo.labels.store import LabelStore
 from densedpo.store.project import Project
 
@@ -44,10 +49,6 @@ FOUR = ("first", "second", "tie", "cannot_judge")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study") / "project"
     make_evaluation(root)
-    office, _ = open_room(Project(root), same_model_every=1, control_every=1)
-    office.close()
-    for left in ("study.db", "study-plan.json"):
-        (root / "evals" / NAME / left).unlink()
     return root
 
 
@@ -270,6 +271,61 @@ def test_videos_that_cannot_be_compared_are_left_out(project: Project, capsys: p
         assert connection.exec_driver_sql("SELECT count(*) FROM queue").scalar() == 2
 
 
+def test_models_that_are_not_there_are_refused_with_those_that_are(project: Project) -> None:
+    with pytest.raises(ConfigError, match=f"'other' is not in this evaluation; it has {', '.join(MODELS)}"):
+        open_room(project, (MODELS[0], "other"))
+
+
+def test_the_page_is_served_while_copies_are_made(open_study: OpenStudy) -> None:
+    office, plan = open_study()
+    go, made, make = threading.Event(), list[str](), office.films._copies
+
+    def slowly(card: Card) -> PairProxies:
+        go.wait()
+        made.append(card.pair_id)
+        return make(card)
+
+    office.films._copies = slowly
+    rater = Rater(office, plan)
+    task = rater.next()  # needs no copies
+    assert task is not None
+    assert (task["height"], task["width"]) == (256, 256)  # of the copies
+    with served(office, plan) as url, ThreadPoolExecutor(50) as crowd:  # more than the server has threads
+        headers = {"Cookie": f"densedpo={rater.client.cookies['densedpo']}"}
+
+        def fetch(path: str) -> int:
+            return len(urllib.request.urlopen(urllib.request.Request(url + path, headers=headers), timeout=60).read())
+
+        office.films.make_ahead()
+        waiting = [crowd.submit(fetch, path) for path in task["media"].values() for _ in range(25)]
+        assert fetch("/api/me") > 0
+        assert (made, any(one.done() for one in waiting)) == ([], False)
+        go.set()
+        assert len({one.result() for one in waiting}) == 1  # both files have one length
+    office.close()
+    assert len(made) == len(set(made))  # however many ask
+
+
+def test_videos_that_prove_broken_are_left_out(
+    open_study: OpenStudy, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    office, plan = open_study()
+    broken = plan.of("models")[0]
+    video = project.evaluation(NAME) / broken.a.video
+    video.write_bytes(video.read_bytes()[:-200] + bytes(200))  # its head is whole
+    office.films.make_ahead()
+    assert office.films._ahead is not None
+    office.films._ahead.join()
+    assert "left out: " in capsys.readouterr().err
+    rater, had = Rater(office, plan), list[str]()
+    while (task := rater.next()) is not None:
+        rater.do(task)
+        claim = office.queue.find(task["task_id"], "ann")
+        assert claim is not None
+        had.append(claim.pair_id)
+    assert sorted(had) == sorted(item.item_id for item in plan.of("models") if item is not broken)
+
+
 def test_a_study_of_nothing_is_refused(project: Project) -> None:
     for model in MODELS:
         for video in (project.evaluation(NAME) / "videos" / model).glob("*.mp4"):
@@ -308,6 +364,7 @@ def test_the_commands_invite_and_refuse_to_be_reached_by_anybody(project: Projec
     common = ("--evaluation", NAME, "--project", str(project.root))
     refused = command("serve", "--host", "0.0.0.0", "--port", "0", *common)
     assert refused.returncode == 1
+    assert not (project.cache / "study").exists()  # before any work
     assert "densedpo study invite NAME --role admin" in " ".join(refused.stderr.split())
     invited = command("invite", "ann", "--role", "admin", "--json", *common)
     assert re.fullmatch(r"http://127\.0\.0\.1:8754/#token=[\w-]{43}", json.loads(invited.stdout)["link"])

@@ -70,7 +70,7 @@ def test_one_seed_leaves_no_model_to_meet_itself() -> None:
 
 @pytest.mark.parametrize(
     ("models", "said"),
-    [(("base",), "two models"), (("base", "base"), "two models"), (("base", "other"), "has base, dense, vanilla")],
+    [(("base",), "two models"), (("base", "base"), "two models"), (("base", "other"), "share no prompt and seed")],
 )
 def test_models_that_cannot_be_compared(models: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

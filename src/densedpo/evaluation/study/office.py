@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from densedpo.clips.encode import view_frames
 from densedpo.config import Settings
 from densedpo.config_labels import ServeSettings
 from densedpo.errors import ConfigError, LabelError
@@ -17,13 +20,13 @@ from densedpo.evaluation.study.balance import balanced
 from densedpo.evaluation.study.plan import Item, Plan, merged, plan_items, read_plan, write_plan
 from densedpo.evaluation.study.questions import load_questions, questions_digest
 from densedpo.evaluation.study.raters import raters
-from densedpo.evaluation.study.takes import copies_of, prepare, sampled, take_all
+from densedpo.evaluation.study.takes import cards_of, copies_of, sampled, take_all
 from densedpo.evaluation.study.votes import STORE_FILE
 from densedpo.keys import stream
 from densedpo.labels.answers import Answer
 from densedpo.labels.people.asks import Card, Questions
 from densedpo.labels.people.assign import Assigner
-from densedpo.labels.people.desk import Desk
+from densedpo.labels.people.desk import Desk, Shape
 from densedpo.labels.people.films import Films
 from densedpo.labels.people.office import Office
 from densedpo.labels.people.overview import progress_of
@@ -33,6 +36,7 @@ from densedpo.labels.people.serve import invite_into, run
 from densedpo.labels.queue import Queue
 from densedpo.labels.store import LabelStore
 from densedpo.observe import say, warn
+from densedpo.store.files import remove_leftovers
 from densedpo.store.project import Project
 
 _MODELS_UNASKED = 3
@@ -48,7 +52,7 @@ def serve_study(
         ProjectError, LabelError: as ``open_study``.
     """
     office, plan = open_study(project, settings, name, models, questions)
-    return run(office, lambda running: team_of(running, plan), "study")
+    return run(office, lambda running: team_of(running, plan), "study", ahead=True)
 
 
 def invite_to_study(project: Project, settings: Settings, name: str, person: str, role: Role) -> str:
@@ -68,10 +72,8 @@ def open_study(
     name: str,
     models: Sequence[str],
     questions: Path | None,
-    *,
-    copies: bool = True,
 ) -> tuple[Office, Plan]:
-    """Make or extend the plan, prepare the copies, and open store and queue.
+    """Make or extend the plan, and open store and queue; browser copies are made when asked for, or ahead of that.
 
     Args:
         project: the project.
@@ -79,7 +81,6 @@ def open_study(
         name: of the evaluation.
         models: whose videos are compared, all with all; the evaluation's own where none is named.
         questions: file of what is asked; the plan's own, or the four of ours, without.
-        copies: whether browser copies of all items are made now and not when they are first asked for.
 
     Raises:
         ConfigError: if the models or questions cannot be used.
@@ -96,7 +97,7 @@ def open_study(
     wanted = plan_items(samples, prompts, chosen, asked, settings.study)
     plan = merged(before, Plan(name, tuple(chosen), asked, {item.item_id: item for item in wanted}, {}), samples)
     write_plan(folder, plan)
-    cards = prepare(project, name, wanted, copies=copies)
+    cards = cards_of(folder, wanted)
     shown = [item for item in wanted if item.item_id in cards]
     if not any(item.kind == "models" for item in shown):
         raise LabelError(f"evals/{name}: no two videos can be compared; see the warnings above")
@@ -141,8 +142,9 @@ def _office(project: Project, settings: Settings, plan: Plan, items: Sequence[It
     gold = {item.item_id: no_difference for item in items if item.kind == "same_video"}
     assigner = Assigner(store.database, queue, roster, serving, gold)
     asked = Questions(plan.questions, questions_digest(plan.questions))
+    remove_leftovers(project.cache / "study")
     films = Films(cards, _copies(project, plan))
-    desk = Desk(store, queue, roster, assigner, cards, films.shape, serving, asked, secret)
+    desk = Desk(store, queue, roster, assigner, cards, lambda item_id: _shape(cards[item_id]), serving, asked, secret)
     changed = settings.model_copy(update={"serve": serving})
     return Office(project, changed, secret, store, queue, roster, desk, films, gold)
 
@@ -151,9 +153,18 @@ def _copies(project: Project, plan: Plan) -> Callable[[Card], PairProxies]:
     return lambda card: copies_of(project, plan.evaluation, plan.items[card.pair_id], card)
 
 
+def _shape(card: Card) -> Shape:
+    """Return the size of an item's copies before there are any; what they differ by is what is asked."""
+    height, width = view_frames(np.zeros((1, card.height, card.width, 3), np.uint8)).shape[1:3]
+    return Shape(height, width, differences=None)
+
+
 def _chosen(models: Sequence[str], there: Sequence[str]) -> list[str]:
     if not models and len(there) > _MODELS_UNASKED:
         raise ConfigError(f"{len(there)} models are in this evaluation; name those to compare with --models")
+    for model in models:
+        if model not in there:
+            raise ConfigError(f"model {model!r} is not in this evaluation; it has {', '.join(there)}")
     return list(dict.fromkeys(models)) or list(there)
 
 

@@ -17,7 +17,7 @@ from densedpo.evaluation.study.plan import Item, Samples, Take
 from densedpo.labels.people.asks import Card
 from densedpo.labels.people.proxies import PairProxies, file_proxies
 from densedpo.observe import track, warn
-from densedpo.store.files import inside, remove_leftovers, sha256_file
+from densedpo.store.files import inside, sha256_file
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table
 
@@ -77,19 +77,14 @@ def copies_of(project: Project, name: str, item: Item, card: Card) -> PairProxie
     return file_proxies(copies, sources, card.fps, card.num_frames, same_length=True)
 
 
-def prepare(project: Project, name: str, items: Sequence[Item], *, copies: bool = True) -> dict[str, Card]:
-    """Return the cards of all items that can be shown, with a warning for each other; ``copies`` makes theirs too."""
-    remove_leftovers(project.cache / "study")
+def cards_of(folder: Path, items: Sequence[Item]) -> dict[str, Card]:
+    """Return the cards of all items that can be shown, with a warning for each other."""
     cards = {}
-    for item in track(items, "browser copies", total=len(items)):
+    for item in items:
         try:
-            card = card_of(project.evaluation(name), item)
-            if copies:
-                copies_of(project, name, item, card)
+            cards[item.item_id] = card_of(folder, item)
         except MediaError as error:
             warn(f"left out of the study: {error}")
-            continue
-        cards[item.item_id] = card
     return cards
 
 

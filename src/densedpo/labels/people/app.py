@@ -5,6 +5,7 @@ browser -> gate (host, origin, size) -> these routes -> desk -> store and queue
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import mimetypes
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
@@ -191,7 +193,7 @@ def invitation(base: str, token: str) -> str:
 
 
 @files.api_route("/media/{opaque}", methods=["GET", "HEAD"])
-def media(
+async def media(
     opaque: str,
     person: SignedIn,
     office: OfficeHere,
@@ -201,14 +203,15 @@ def media(
     """Serve a video of one's own task."""
     if not OPAQUE.fullmatch(opaque):
         raise HTTPException(404, "no such video")
-    claim = office.desk.claim(person, opaque[:32])
+    claim = await run_in_threadpool(office.desk.claim, person, opaque[:32])
     side = side_of(opaque, office.secret, person.name, claim.pair_id)
     if side is None:
         raise HTTPException(404, "no such video")
-    path, digest = office.films.file(claim.pair_id, side)
+    # copies may be in the making: waiting for them holds no thread, and one who gives up does not stop them for others
+    copies = await asyncio.shield(asyncio.wrap_future(office.films.soon(claim.pair_id)))
     # the digest of a video would be the same for everybody, and so would tell
-    tag = hashlib.sha256(f"{opaque}:{digest}".encode()).hexdigest()[:32]
-    return serve_file(path, tag, asked, known)
+    tag = hashlib.sha256(f"{opaque}:{copies.sides[side].sha256}".encode()).hexdigest()[:32]
+    return serve_file(copies.sides[side].path, tag, asked, known)
 
 
 @files.get("/")

@@ -1,29 +1,45 @@
-"""The browser copies of pairs that the page shows, looked up once and remembered."""
+"""The browser copies of pairs that the page shows: found or made once, when asked for or ahead of that."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from densedpo.labels.answers import Side
+from densedpo.errors import MediaError
 from densedpo.labels.people.asks import Card
 from densedpo.labels.people.desk import Shape
 from densedpo.labels.people.proxies import PairProxies
+from densedpo.observe import track, warn
 
 _REMEMBERED = 4096
+_AT_ONCE = 4  # pairs in the making: each holds its decoded videos in memory
 
 
 class Films:
     """Where the videos of each pair lie, and how they look."""
 
-    def __init__(self, pairs: Mapping[str, Card], copies: Callable[[Card], PairProxies]) -> None:
-        """Serve ``pairs``; ``copies`` finds their copies, or makes them when they are first asked for."""
+    def __init__(self, pairs: MutableMapping[str, Card], copies: Callable[[Card], PairProxies]) -> None:
+        """Serve ``pairs``; ``copies`` finds a pair's copies, or makes them."""
         self._copies = copies
         self._pairs = pairs
-        self._making = threading.Lock()
-        self._known = lru_cache(maxsize=_REMEMBERED)(self._look_up)
+        self._lock = threading.Lock()
+        self._known: dict[str, Future[PairProxies]] = {}
+        self._makers = ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "copies")
+        self._ahead: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def soon(self, pair_id: str) -> Future[PairProxies]:
+        """Return a pair's copies, now or when they are made; its result raises MediaError if they cannot be."""
+        with self._lock:
+            found = self._known.get(pair_id)
+            if found is None or (found.done() and (found.cancelled() or found.exception())):
+                while len(self._known) >= _REMEMBERED:
+                    del self._known[next(iter(self._known))]
+                # one maker a pair, however many ask for it
+                found = self._known[pair_id] = self._makers.submit(self._copies, self._pairs[pair_id])
+            return found
 
     def shape(self, pair_id: str) -> Shape:
         """Return size and differences of a pair's videos.
@@ -31,20 +47,30 @@ class Films:
         Raises:
             MediaError: if they cannot be read.
         """
-        found = self._known(pair_id)
+        found = self.soon(pair_id).result()
         return Shape(found.height, found.width, found.differences)
 
-    def file(self, pair_id: str, side: Side) -> tuple[Path, str]:
-        """Return one side's file and the digest of its bytes.
+    def make_ahead(self) -> None:
+        """Begin to make the copies of all pairs, behind a progress bar, while the page is served.
 
-        Raises:
-            MediaError: if it cannot be read.
+        They go one by one, so whoever asks for a pair waits for no other. Pairs that cannot be shown are taken out.
         """
-        proxy = self._known(pair_id).sides[side]
-        return proxy.path, proxy.sha256
+        self._ahead = threading.Thread(target=self._make, name="copies ahead")
+        self._ahead.start()
 
-    def _look_up(self, pair_id: str) -> PairProxies:
-        card = self._pairs[pair_id]
-        # two who ask for the same pair must not both make its copies
-        with self._making:
-            return self._copies(card)
+    def close(self) -> None:
+        """Finish the copies in hand and make no others."""
+        self._closing.set()
+        if self._ahead is not None:
+            self._ahead.join()
+        self._makers.shutdown(cancel_futures=True)
+
+    def _make(self) -> None:
+        for pair_id in track(list(self._pairs), "browser copies"):
+            if self._closing.is_set():
+                return
+            try:
+                self.soon(pair_id).result()
+            except MediaError as error:
+                warn(f"left out: {error}")
+                self._pairs.pop(pair_id, None)

@@ -46,7 +46,8 @@ class Office:
         return self.settings.serve.public_url is not None or self.roster.has_invitations()
 
     def close(self) -> None:
-        """Close the store."""
+        """Stop making copies and close the store."""
+        self.films.close()
         self.store.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,13 @@ def at_constant_rate(video: Video, fps: float, num_frames: int, name: str) -> ND
 
 def _make(folder: Path, sources: Mapping[str, Path], expected: dict[str, Any]) -> dict[str, Any]:
     fps, num_frames = expected["fps"], expected["num_frames"]
-    paths = [sources[side] for side in SIDES]
-    a, b = (at_constant_rate(read_video(path), fps, num_frames, str(path)) for path in paths)
+
+    def read(side: str) -> NDArray[np.uint8]:
+        return at_constant_rate(read_video(sources[side]), fps, num_frames, str(sources[side]))
+
+    # two at once: decoder and encoder use one thread each, so that equal frames make equal bytes
+    with ThreadPoolExecutor(len(SIDES)) as pool:
+        a, b = pool.map(read, SIDES)
     if a.shape != b.shape:
         raise MediaError(f"{folder.name}: its sides differ in size, {a.shape[1:3]} and {b.shape[1:3]}; make it again")
     differences = [float(np.abs(x.astype(np.int16) - y).mean()) for x, y in zip(a, b, strict=True)]
@@ -124,8 +130,8 @@ def _make(folder: Path, sources: Mapping[str, Path], expected: dict[str, Any]) -
     record = {**expected, "height": height, "width": width, "differences": differences}
     with replacing_folder(folder) as temporary:
         copies = [temporary / f"{side}.mp4" for side in SIDES]
-        for path, frames in zip(copies, (a, b), strict=True):
-            write_video(path, frames, fps, profile="view")
+        with ThreadPoolExecutor(len(SIDES)) as pool:
+            list(pool.map(lambda path, frames: write_video(path, frames, fps, profile="view"), copies, (a, b)))
         if expected.get("same_length"):
             _fill_up(copies)
         for side, path in zip(SIDES, copies, strict=True):

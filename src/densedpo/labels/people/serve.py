@@ -42,8 +42,10 @@ def serve(project: Project, settings: Settings) -> dict[str, Any]:
     return run(open_office(project, settings), overview, "label")
 
 
-def run(office: Office, team: Callable[[Office], dict[str, Any]], verb: str) -> dict[str, Any]:
+def run(office: Office, team: Callable[[Office], dict[str, Any]], verb: str, *, ahead: bool = False) -> dict[str, Any]:
     """Serve a page, of ``densedpo VERB serve``, until the process is told to stop; then close the office.
+
+    With ``ahead``, the browser copies that are missing are made meanwhile.
 
     Raises:
         ConfigError: as ``serve``.
@@ -56,6 +58,8 @@ def run(office: Office, team: Callable[[Office], dict[str, Any]], verb: str) -> 
         named = f"[{host}]" if ":" in host else host
         url = chosen.public_url or f"http://{named}:{port}/"
         say(f"{_PAGES[verb]}: {url} ({'by invitation' if office.needs_token else 'for whoever is on this machine'})")
+        if ahead:
+            office.films.make_ahead()
         server = uvicorn.Server(server_config(office, Site(chosen.host, chosen.public_url), team))
         server.run(sockets=[listening])
     finally:
