@@ -54,6 +54,7 @@ carrots with quick strokes.
 Answer with yes or no alone on the first line, then one sentence that says why."""
 
 Answer = Literal["yes", "no", "unclear", "failed"]
+_WORDS: dict[str, Answer] = {"yes": "yes", "no": "no"}
 _MOST_FAILURES = 8  # one after the other, before the service is taken to be down
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _REASON_CHARACTERS = 500
@@ -71,8 +72,8 @@ def read_answer(text: str) -> Verdict:
     """Return what a model's text says: yes or no if that is the only word of its first line, otherwise unclear."""
     lines = [line.strip() for line in _THOUGHTS.sub("", text).splitlines() if line.strip()]
     word = re.sub(r"[\W_]+", " ", lines[0]).strip().lower() if lines else ""
-    reason = " ".join(lines[1:] if word in ("yes", "no") else lines)[:_REASON_CHARACTERS]
-    return Verdict(word if word in ("yes", "no") else "unclear", reason)  # type: ignore[arg-type]
+    answer = _WORDS.get(word, "unclear")
+    return Verdict(answer, " ".join(lines if answer == "unclear" else lines[1:])[:_REASON_CHARACTERS])
 
 
 def check_captions(

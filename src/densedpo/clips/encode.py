@@ -1,6 +1,6 @@
-"""Write our own videos: MASTER files that later stages read back, VIEW files that browsers play.
+"""Write our own videos (MASTER files that later stages read back, VIEW files that browsers play) and pictures.
 
-Both are H.264 in MP4 at a constant rate. MASTER keeps full colour resolution (4:4:4), so that judges and models see
+Videos are H.264 in MP4 at a constant rate. MASTER keeps full colour resolution (4:4:4), so that judges and models see
 what was made; VIEW is 4:2:0, which every browser plays, after small clips have been enlarged by whole numbers so that
 their colours survive it. One encoder thread: the same frames always give the same bytes.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
@@ -57,6 +58,14 @@ def view_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     large = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     odd = ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0))
     return np.pad(large, odd, mode="edge")
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write one picture [H, W, 3], 8-bit RGB, durably to ``path`` as PNG."""
+    done, encoded = cv2.imencode(".png", picture[:, :, ::-1])
+    assert done
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], fps: float, *, profile: Profile = "master") -> None:

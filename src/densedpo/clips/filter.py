@@ -13,18 +13,18 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from densedpo.clips.caption_check import Verdict, check_captions
 from densedpo.clips.criteria import VERSION, Limit, broken, limits_of, measure_clip, shape_measures, shown
 from densedpo.clips.distributions import draw
+from densedpo.clips.encode import write_picture
 from densedpo.clips.kept import decisions_file
 from densedpo.config import FilterSettings
 from densedpo.errors import MediaError, ProjectError
 from densedpo.observe import track, warn
-from densedpo.store.files import read_object, replacing, write_json
+from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, write_table
 
@@ -101,11 +101,7 @@ def filter_clips(project: Project, settings: FilterSettings) -> FilterSummary:
     summary.table = str(decisions_file(project))
     summary.picture = str(project.clips / "filter.png")
     write_table(decisions_file(project), rows, FILTER_SCHEMA)
-    picture = draw(rows, limits, summary.broken, summary.captions)
-    done, encoded = cv2.imencode(".png", picture[:, :, ::-1])
-    assert done
-    with replacing(project.clips / "filter.png") as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    write_picture(project.clips / "filter.png", draw(rows, limits, summary.broken, summary.captions))
     write_json(project.clips / "filter.json", asdict(summary) | {"settings": settings.model_dump(mode="json")})
     return summary
 

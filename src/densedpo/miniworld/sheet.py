@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densedpo.clips.encode import write_picture
 from densedpo.keys import stream
 from densedpo.miniworld import scenes
 from densedpo.models.base import VideoModel
 from densedpo.models.sampling import decode_frames, sample_latents
-from densedpo.store.files import replacing
 
 _FRAME_EVERY = 4
 _ENLARGE = 2
@@ -35,10 +35,7 @@ def write_sheet(model: VideoModel, path: Path, rows: int, held_out_rows: int, se
         _strip(caption + (" *" if held_out else ""), frames)
         for (caption, held_out), frames in zip(captions, decode_frames(model, latents), strict=True)
     ]
-    done, encoded = cv2.imencode(".png", np.concatenate(strips)[:, :, ::-1])
-    assert done
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    write_picture(path, np.concatenate(strips))
     return {"sheet": str(path), "captions": prompts}
 
 

@@ -91,27 +91,6 @@ def validate(trials: int, seed: int) -> dict[str, Any]:
     }
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    """Return the report of ``validate`` as two Markdown tables."""
-    names = list(report["clean"]["drawn"])
-    lines = ["| clean clips | as drawn | as encoded |", "|---|---|---|"]
-    lines += [
-        f"| {n.replace('_', ' ')} | {' | '.join(f'{r[n]:.4g}' for r in report['clean'].values())} |" for n in names
-    ]
-    lines += [
-        "",
-        "| defect | score | moved | clean | with defect | speed, defect / clean |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, row in report["defects"].items():
-        for score, moved in row["scores"].items():
-            lines.append(
-                f"| {kind} | {score.replace('_', ' ')} | {moved['moved']:.1%} of {row['trials']} | "
-                f"{moved['clean']:.3f} | {moved['defect']:.3f} | {row['speed_ratio']:.2f} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
 def _scene(index: int, seed: int) -> scenes.Scene:
     subjects = scenes.subjects()
     return scenes.draw_scene(subjects[index % len(subjects)], "validation", seed, index)

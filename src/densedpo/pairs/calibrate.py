@@ -8,7 +8,6 @@ agrees, and how much their detail differs.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from densedpo.clips.decode import read_video
+from densedpo.clips.encode import write_picture
 from densedpo.clips.kept import kept_clips
 from densedpo.config import Settings
 from densedpo.models.base import VideoModel
@@ -25,7 +25,7 @@ from densedpo.pairs.alignment import Frames, detail_difference, luma, motion_agr
 from densedpo.pairs.denoise import denoise_pairs
 from densedpo.pairs.make import check_geometry
 from densedpo.pairs.plan import plan_pairs, resolve_recipe
-from densedpo.store.files import replacing, write_json
+from densedpo.store.files import write_json
 from densedpo.store.project import Project
 
 ETAS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -73,7 +73,7 @@ def calibrate(project: Project, model: VideoModel, settings: Settings, *, num_cl
         **suggest(rows),
     }
     sheet = project.pairs / "calibration.png"
-    _write_picture(sheet, np.concatenate(strips))
+    write_picture(sheet, np.concatenate(strips))
     write_json(project.pairs / "calibration.json", found)
     return found | {"sheet": str(sheet)}
 
@@ -93,6 +93,19 @@ def suggest(rows: list[dict[str, float]]) -> dict[str, Any]:
             f"{DIFFERENCE_SHARE:g} of an independent pair's"
         ),
     }
+
+
+def calibration_lines(found: dict[str, Any]) -> list[str]:
+    """Return what ``calibrate`` found as a small table and a sentence."""
+    lines = ["  eta  motion agrees: sides  side and clip  details differ"]
+    lines += [
+        f" {row['eta']:4.2f}  {row['agreement']:20.2f}  {row['agreement_with_clip']:13.2f}  {row['difference']:14.3f}"
+        for row in found["levels"]
+    ]
+    if found["suggested"] is None:
+        return [*lines, "no level keeps the motion and still changes the detail; try more clips, or another model"]
+    low, high = found["suggested"]
+    return [*lines, f"suggested: --eta-low {low:g} --eta-high {high:g}"]
 
 
 def _row(eta: float, sources: list[Frames], videos: list[list[Frames]]) -> dict[str, float]:
@@ -120,10 +133,3 @@ def _strip(label: str, frames: Frames) -> Frames:
     head = np.full((height, 96, 3), 255, np.uint8)
     cv2.putText(head, label, (6, height // 2 + 6), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([head, *images], axis=1).astype(np.uint8)
-
-
-def _write_picture(path: Path, picture: Frames) -> None:
-    done, encoded = cv2.imencode(".png", picture[:, :, ::-1])
-    assert done
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

@@ -46,9 +46,9 @@ def table_metadata(path: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in raw.items() if not key.startswith(b"ARROW")}
 
 
-def collect_rows(folder: Path, row_name: str = "row.json") -> dict[str, Row]:
+def collect_rows(folder: Path) -> dict[str, Row]:
     """Return the rows of all whole item folders below ``folder``, by folder name, in order of name."""
     if not folder.is_dir():
         return {}
-    found = sorted(path for path in folder.glob(f"*/{row_name}") if not path.parent.name.startswith("."))
+    found = sorted(path for path in folder.glob("*/row.json") if not path.parent.name.startswith("."))
     return {path.parent.name: read_json(path) for path in found}

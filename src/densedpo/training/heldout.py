@@ -11,8 +11,7 @@ from densedpo.models.base import VideoModel
 from densedpo.training.data import PairItem, Visit, labels_of, micro_batches
 from densedpo.training.draws import DrawLaw
 from densedpo.training.loss import Errors, preference_loss
-from densedpo.training.objective import Part, loss_spec, pair_errors
-from densedpo.training.reference import Reference
+from densedpo.training.objective import Part, Reference, loss_spec, pair_errors
 
 EVAL_DRAWS = 2  # stored draws of (t, noise) a pair
 

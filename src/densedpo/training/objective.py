@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from densedpo.models.text import TextCondition
 from densedpo.training.data import PairItem, PairLatents, Visit, labels_of
 from densedpo.training.draws import Draw
 from densedpo.training.loss import Errors, LossOutput, LossSpec, preference_loss, sft_loss, term_totals
-
-if TYPE_CHECKING:
-    from densedpo.training.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,17 @@ class Part:
     def items(self) -> list[PairItem]:
         """The pairs."""
         return [visit.item for visit in self.visits]
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """What a preference loss asks for the base model's errors."""
+
+    def errors(
+        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
+    ) -> Errors:
+        """Return the base's errors on both sides, without a graph; ask before the policy's graph is built."""
+        ...
 
 
 def loss_spec(settings: TrainSettings, beta: float, num_segments: int = 1) -> LossSpec:

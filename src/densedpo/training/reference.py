@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,17 +43,6 @@ from densedpo.training.parallel import Parallel
 MAX_LOGIT_NOISE = 0.01  # of a logit whose median is about 0.3: far below what could turn a step
 _FACTS_KEY = "densedpo"  # one metadata key only: safetensors writes several in random order
 _STORED = ("a", "b", "t")
-
-
-@runtime_checkable
-class Reference(Protocol):
-    """What a preference loss asks for the base model's errors."""
-
-    def errors(
-        self, visits: Sequence[Visit], latents: Sequence[PairLatents], draw: Draw, text: TextCondition
-    ) -> Errors:
-        """Return the base's errors on both sides, without a graph; ask before the policy's graph is built."""
-        ...
 
 
 class AdapterOff:

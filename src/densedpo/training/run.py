@@ -20,6 +20,8 @@ from densedpo.training.data import load_items, split_by_source
 from densedpo.training.options import FREE, DenseDPOConfig
 from densedpo.training.trainer import DenseDPOTrainer
 
+_LAST_STEPS = 20  # that the metrics of a run's end are averaged over
+
 
 @dataclass(frozen=True)
 class TrainSummary:
@@ -111,13 +113,16 @@ def train(project: Project, model: VideoModel, settings: Settings, name: str, sn
     )
 
 
-def final_metrics(rows: list[dict[str, float]], last: int = 20) -> dict[str, float]:
-    """Return the mean of each metric over the last ``last`` rows that have it."""
+def final_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over the last 20 steps that have it; of what is measured now and then, the last.
+
+    The latter are ``eval/...`` and ``probe/...``: 20 of them may be a whole run.
+    """
     names = sorted({name for row in rows for name in row} - {"step"})
     final = {}
     for name in names:
         values = [row[name] for row in rows if name in row]
-        recent = values[-last:] if not name.startswith("eval/") else values[-1:]
+        recent = values[-1:] if name.startswith(("eval/", "probe/")) else values[-_LAST_STEPS:]
         final[name] = sum(recent) / len(recent)
     return final
 

@@ -27,8 +27,8 @@ from densedpo.training import objective
 from densedpo.training.data import PairItem, PairLatents, Visit
 from densedpo.training.draws import Draw
 from densedpo.training.loss import Errors
-from densedpo.training.objective import Part
-from densedpo.training.reference import MAX_LOGIT_NOISE, CachedReference, Reference
+from densedpo.training.objective import Part, Reference
+from densedpo.training.reference import MAX_LOGIT_NOISE, CachedReference
 
 MAX_PAIRS = 2  # that go through the model with a live reference
 # Over a corpus normalised latents have a deviation of 1. Few clips may lie well below (a still, dark one), but not far

@@ -43,12 +43,12 @@ from densedpo.training.guards import Alarm, EarlyStopping, Guards
 from densedpo.training.heldout import EVAL_DRAWS, HeldOut
 from densedpo.training.loss import LossOutput
 from densedpo.training.metrics import StepMetrics
-from densedpo.training.objective import Part, batch_totals, part_loss
+from densedpo.training.objective import Part, Reference, batch_totals, part_loss
 from densedpo.training.optimizer import Ema, learning_rate, make_optimizer, set_learning_rate
 from densedpo.training.options import DenseDPOConfig, TrainOutput, run_digest
 from densedpo.training.parallel import Parallel
 from densedpo.training.probe import Probe
-from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, Reference, precompute, verify
+from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, precompute, verify
 from densedpo.training.selfcheck import self_check
 from densedpo.training.state import TrainedState
 from densedpo.training.trackers import make_trackers

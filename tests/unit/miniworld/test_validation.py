@@ -17,8 +17,6 @@ def test_the_examiner_holds_its_contract() -> None:
     assert report["failures"] == []
     assert set(report["defects"]) == set(DEFECTS)
     assert report["clean"]["encoded"]["clips"] >= 200
-    table = validation.as_markdown(report)
-    assert all(f"| {kind} |" in table for kind in DEFECTS)
 
 
 def test_a_blind_examiner_fails_the_validation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from densedpo.training.draws import DrawLaw
 from densedpo.training.objective import Part, pair_errors
 from densedpo.training.optimizer import learning_rate
 from densedpo.training.options import DenseDPOConfig
-from densedpo.training.run import TrainSummary, finished_runs, train
+from densedpo.training.run import TrainSummary, final_metrics, finished_runs, train
 from densedpo.training.trainer import DenseDPOTrainer
 
 SMALL = {"max_steps": 4, "batch_size": 2, "lora_rank": 4, "save_steps": 2, "eval_steps": 2, "eval_share": 0.34}
@@ -188,6 +188,13 @@ def test_a_label_that_is_no_number_is_refused(project: Project, model: VideoMode
 def test_training_without_labels_says_what_to_do(pairs_project: Path, tiny_model_folder: Path) -> None:
     with pytest.raises((LabelError, FileNotFoundError), match="label freeze"):
         run(Project(pairs_project), tiny_model_folder)
+
+
+def test_what_a_run_ended_with_is_its_last_steps_and_its_last_measurements() -> None:
+    rows: list[dict[str, float]] = [{"step": step, "loss": 1.0 if step <= 10 else 0.5} for step in range(1, 31)]
+    for step, moved in ((10, 1.0), (20, 0.9), (30, 0.7)):
+        rows[step - 1] |= {"eval/loss": moved, "probe/motion": moved}
+    assert final_metrics(rows) == {"loss": 0.5, "eval/loss": 0.7, "probe/motion": 0.7}
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

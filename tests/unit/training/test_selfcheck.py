@@ -27,8 +27,8 @@ from densedpo.training import objective, reference
 from densedpo.training.data import LatentReader, PairLatents, labels_of, load_items
 from densedpo.training.draws import DrawLaw
 from densedpo.training.loss import Errors, Labels, preference_loss
-from densedpo.training.objective import Part
-from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, Reference, precompute
+from densedpo.training.objective import Part, Reference
+from densedpo.training.reference import AdapterOff, CachedReference, FrozenCopy, precompute
 from densedpo.training.selfcheck import Check, _latent_scale, self_check
 
 NAMES = {
