@@ -6,6 +6,7 @@ Names follow TRL where one exists. Units are in the names.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,7 @@ __all__ = [
     "dump_settings",
     "load_settings",
     "parse_settings",
+    "service_key",
 ]
 
 Method = Literal["dense", "dense_sum", "vanilla", "structural", "sft"]
@@ -319,6 +321,20 @@ def parse_settings(values: dict[str, Any], source: str = "settings") -> Settings
             given = "" if unknown or isinstance(item["input"], dict) else f", got {item['input']!r}"
             problems.append(f"{key}: " + ("unknown setting" if unknown else f"{said}{given}"))
         raise ConfigError(f"{source}: " + "; ".join(problems)) from None
+
+
+def service_key(setting: str, variable: str) -> str:
+    """Return the key in the environment variable that ``setting`` names, "none" where it is not set.
+
+    Services of one's own take any key, but their clients insist on one.
+
+    Raises:
+        ConfigError: if the variable holds what no request can carry.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(f"{setting}: ${variable} holds characters that no key has; set it to the key alone")
+    return key or "none"
 
 
 def dump_settings(settings: Settings, *, only_changed: bool = False) -> str:
