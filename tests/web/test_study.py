@@ -181,6 +181,30 @@ def test_everything_can_be_touched_on_a_tablet(room: Room, make_desk: Callable[.
     assert desk.troubles == []
 
 
+@pytest.mark.parametrize("size", [(390, 844), (844, 390)])
+def test_on_a_phone_the_prompt_is_whole_and_the_videos_stay(
+    tmp_path: Path, make_desk: Callable[..., Desk], size: tuple[int, int]
+) -> None:
+    office, plan = open_room(
+        make_evaluation(tmp_path / "long", text="a gymnast runs, leaps and lands on both feet; " * 9)
+    )
+    with served(office, plan) as url:
+        phone = {"width": size[0], "height": size[1]}
+        page = start(make_desk(Room(office, plan, url), viewport=phone, has_touch=True, is_mobile=True))
+        caption, stage = page.locator(".caption"), page.locator(".stage")
+        assert caption.evaluate("node => node.scrollHeight - node.clientHeight") <= 1
+        above, below = caption.bounding_box(), stage.bounding_box()
+        assert above and below and above["y"] + above["height"] <= below["y"] + 1
+        for question in page.locator(".ask").all():
+            question.get_by_role("button", name="Second").tap()  # fails where it is covered or cannot be reached
+            shown = stage.bounding_box()
+            assert shown and 0 <= shown["y"] <= phone["height"] - shown["height"]
+        assert answers(page) == ["second"] * 4
+        page.get_by_role("button", name="Next pair").tap()
+        holds(page, "document.querySelector('.ask').dataset.answer === ''")
+    office.close()
+
+
 def test_the_team_sees_progress_only(room: Room, make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(room)
     page = start(desk)

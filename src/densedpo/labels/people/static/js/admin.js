@@ -17,7 +17,7 @@ function tiles(data) {
   const { done = 0, total = 0, seconds_left: left } = data.team ?? {};
   const disagreements = data.disagreements ?? {};
   return el("div", { class: "tiles" },
-    tile(`${done} / ${total}`, `${data.unit ?? "labellings"} done (pairs × people)`), tile(typeof left === "number" ? duration(left) : "–", "of work left"),
+    tile(`${done} / ${total}`, `${data.unit ?? "labellings"} done (pairs × people)`), tile(left === 0 ? "nothing" : typeof left === "number" ? duration(left) : "–", left === 0 ? "left to do" : "of work left"),
     tile(String((data.people ?? []).length), "people"),
     tile(String((data.people ?? []).filter((person) => person.flags?.length).length), "with a flag"),
     data.disagreements === null ? null : tile(`${disagreements.open ?? 0}`, `disagreements open, ${disagreements.resolved ?? 0} resolved`));

@@ -38,7 +38,7 @@ function questionsScreen(app, questions, goOn) {
       el("li", { text: "One video may win one question and lose the next. Do not let one answer pull the others along." }),
       el("li", { text: "Nothing tells who made a video, and sides are drawn anew for every pair. Some pairs are there to check how reliable answers are; they look like all others." })),
     el("h2", { text: "How it works" }),
-    el("p", {}, "An answer moves on to the next question, ", key("previous"), " ", key("next"), " change it by hand. ", key("submit"), " goes to the next pair. ", key("play"), " plays and pauses, ",
+    el("p", {}, "Click, touch or use the keys. An answer moves on to the next question, ", key("previous"), " ", key("next"), " change it by hand. ", key("submit"), " goes to the next pair. ", key("play"), " plays and pauses, ",
       key("back"), " ", key("forward"), " step one frame, ", key("undo"), " takes the last step back, ", key("help"), " shows all keys; you can change every one. Each answer is saved at once, also while the network is away."),
     button(fresh ? "I have read this, start" : "Back to the work", goOn, { class: "submit ready" }));
 }

@@ -35,8 +35,8 @@ export function historyScreen(app, tasks) {
     el("td", {}, button(task.caption ?? `Pair ${tasks.length - place}`, () => app.openTask(task.task_id), { class: "link" })),
     el("td", { text: `${task.answered} of ${task.total}` }),
     el("td", { text: task.submitted ? "✓ submitted" : "open" }),
-    el("td", { class: "soft", text: task.at ? new Date(task.at).toLocaleString() : "" })));
-  const table = el("table", {}, el("thead", {}, el("tr", {}, ...["Pair", "Answered", "State", "Last change"].map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows));
+    el("td", { class: "soft when", text: task.at ? new Date(task.at).toLocaleString() : "" })));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, ...["Pair", "Answered", "State", "Last change"].map((text) => el("th", { scope: "col", class: text === "Last change" ? "when" : null, text })))), el("tbody", {}, ...rows));
   return el("div", { class: "card wide" }, el("h1", { text: "My pairs" }),
     tasks.length ? table : el("p", { text: "Nothing yet." }), button("Back to the work", () => app.advance(), { class: "submit ready" }));
 }
