@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from tests.unit.evaluation.video_scenes import Frames, Thing, panned, plain, scored
@@ -154,10 +155,51 @@ def test_steady_motion_has_little_acceleration_and_jerky_motion_much() -> None:
 
 
 def test_a_wrong_twin_that_takes_the_camera_for_a_thing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from densedpo.clips.camera import STILL
+    from densedpo.clips.camera_fit import STILL
     from densedpo.evaluation.video import between
 
     monkeypatch.setattr(between, "fit_camera", lambda *_: (STILL, 0.0))
     found = scored(panned(HEIGHT, WIDTH, step(0.03), count=4)).scores
     assert found["camera_motion_px_s"] == 0
     assert found["object_motion_px_s"] > 0.5 * found["motion_px_s"] > 0
+
+
+@pytest.mark.parametrize("share", [0.002, 0.005])
+def test_a_slow_pan_of_fine_grain_is_right_within_5_percent(share: float) -> None:
+    """Flow alone reads a pan of half a pixel of fine grain a fifth too fast."""
+    height, width, count = 240, 384, 5
+    noise = stream("tests", "fine-grain").standard_normal((height + 40, width + 40, 3)).astype(np.float32)
+    grain = np.clip(128 + 180 * cv2.GaussianBlur(noise, (0, 0), 1.4), 0, 255)
+    x, y = step(share, height)
+    places = [np.array([[1, 0, x * index - 20], [0, 1, y * index - 20]]) for index in range(count)]
+    frames = [cv2.warpAffine(grain, place, (width, height), flags=cv2.INTER_CUBIC) for place in places]
+    found = scored(np.clip(np.stack(frames) + 0.5, 0, 255).astype(np.uint8)).scores
+    assert found["motion_px_s"] == pytest.approx(share * height * FPS, rel=0.05)
+    assert found["object_motion_px_s"] < 0.02 * share * height * FPS
+
+
+@pytest.mark.parametrize("pan", [(0.0, 0.0), (2.0, 1.0)])
+def test_a_thing_over_two_fifths_of_the_picture_is_not_the_camera(pan: tuple[float, float]) -> None:
+    """It agrees with itself better than the ground does, whose flow it smears; but the ground reaches past it."""
+    frames, covered = Thing(118, step(0.04)).on(panned(HEIGHT, WIDTH, pan))
+    found = scored(frames).scores
+    beside = float(np.linalg.norm(np.array(step(0.04)) - pan)) * FPS
+    assert covered > 0.39
+    assert found["camera_motion_px_s"] == pytest.approx(float(np.linalg.norm(pan)) * FPS, rel=0.03, abs=0.1)
+    assert found["object_motion_px_s"] == pytest.approx(covered * beside, rel=0.05)
+
+
+def test_a_large_thing_clear_of_the_sides_before_a_plain_ground_is_not_the_camera() -> None:
+    frames, covered = Thing(104, step(0.02)).on(plain(HEIGHT, HEIGHT + 16))
+    found = scored(frames).scores
+    assert found["camera_motion_px_s"] == 0
+    assert found["object_motion_px_s"] == pytest.approx(covered * 0.02 * HEIGHT * FPS, rel=0.08)
+
+
+def test_a_pan_below_a_plain_sky_is_the_camera() -> None:
+    """Texture reaches three sides of the picture, and less than two thirds of its height."""
+    frames = panned(HEIGHT, WIDTH, (4.0, 0.0))
+    frames[:, : HEIGHT * 2 // 5] = (150, 180, 230)
+    found = scored(frames).scores
+    assert found["camera_motion_px_s"] == pytest.approx(4 * FPS, rel=0.03)
+    assert found["object_motion_px_s"] < 0.02 * 4 * FPS

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.camera import camera_flow, fit_camera
+from densedpo.clips.camera_fit import camera_flow, fit_camera
 from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, lengths, near, pixel_grid, smooth_change
 
 Luma = NDArray[np.uint8]
@@ -78,7 +78,7 @@ class Follower:
             return _standing(before.shape)
         forward, backward = self._flow(before, after), self._flow(after, before)
         seen = cv2.copyTo(forward, near(changed)).astype(np.float32, copy=False)
-        matrix, _ = fit_camera(before, seen)
+        matrix, _ = fit_camera(before, after, seen)
         camera, camera_back = camera_flow(matrix, before.shape), camera_flow(_inverse(matrix), before.shape)
         leaving, unexplained = _moving(before, after, forward, camera)
         arrived, _ = _moving(after, before, backward, camera_back)
