@@ -224,18 +224,20 @@ def _judged(call: Call, seated: Seated, how: dict[str, Any], allow_untrusted: bo
     """Test the judge and let it judge; a budget or a service that ends meanwhile stops it."""
     from densedpo.labels.judges.base import BudgetError, ServiceError
     from densedpo.labels.judges.run import judge_pairs, plan_judging
-    from densedpo.observe import fail
+    from densedpo.observe import fail, warn
 
     told: dict[str, Any] = {}
     try:
         seated, tested = _tested(call, seated, again=how["force"])
         told = {"self_test": tested}
+        for check in tested["checks"]:
+            if check["name"] in tested["failed"]:
+                (warn if allow_untrusted else fail)(f"{check['name']}: {check['sentence']}")
         if not (tested["trusted"] or allow_untrusted):
-            for check in tested["checks"]:
-                if check["name"] in tested["failed"]:
-                    fail(f"{check['name']}: {check['sentence']}")
             told["stopped"] = f"self-test failed: {', '.join(tested['failed'])}"
         else:
+            if not tested["trusted"]:
+                warn("the judge failed its self-test: all that it says now is marked untrusted and becomes no label")
             segment_s, judge, sent = call.settings.label.segment_s, seated.judge, None
             if seated.batch is not None:
                 judge, sent = seated.batch(judge, plan_judging(call.project, judge, segment_s, **how))
