@@ -177,6 +177,7 @@ class FakeEndpoint:
         modes: tuple[str, ...] = ("json_schema", "structured_outputs"),
         new_limit: bool = False,
         redirect_to: str = "",
+        error: tuple[int, str] | None = None,
         keep_requests: bool = False,
         look: bool = True,
         at_call: Mapping[int, Callable[[FakeEndpoint], None]] | None = None,
@@ -187,7 +188,7 @@ class FakeEndpoint:
         self.latency_s, self.retry_after_s, self.hang_s, self.drip_s = latency_s, retry_after_s, hang_s, drip_s
         self.tokens, self.usage, self.headers = tokens, usage, dict(headers or {})
         self.key, self.models, self.modes = key, models, modes
-        self.new_limit, self.redirect_to = new_limit, redirect_to
+        self.new_limit, self.redirect_to, self.error = new_limit, redirect_to, error
         self.keep_requests, self.look = keep_requests, look
         self.at_call = dict(at_call or {})
         self.record = Record()
@@ -307,6 +308,8 @@ class FakeEndpoint:
             return error(404, f"The model {request.get('model')!r} does not exist")
         if self.new_limit and "max_tokens" in request:
             return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        if self.error is not None:
+            return error(*self.error)
         if "json_schema" not in self.modes and "response_format" in request:
             return error(400, "response_format is not supported")
         return None

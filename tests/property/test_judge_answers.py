@@ -24,7 +24,7 @@ _TEXT = r'"((?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*)"'
 _NUMBER = r"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
 _MEMBER = rf"{_SPACE}{_TEXT}{_SPACE}:{_SPACE}(?:{_TEXT}|{_NUMBER}){_SPACE}"
 _OBJECT = re.compile(rf"\{{{_MEMBER},{_MEMBER},{_MEMBER}\}}")
-_WRAPPED = re.compile(r"\s*(?:<think>(?:(?!</think>).)*</think>)?\s*(?:```json(.*)```|(.*?))\s*", re.DOTALL)
+_WRAPPED = re.compile(r"\s*(?:(?!\{|```)(?:(?!</think>).)*</think>)?\s*(?:```(?:json)?(.*)```|(.*?))\s*", re.DOTALL)
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -79,7 +79,7 @@ _PIECES = (
 )  # fmt: skip
 _WRAPPERS = (
     "{}", " \n{}\n", "```json\n{}\n```", "<think>first or second?</think>\n{}",
-    "<think>{}</think>", "```\n{}\n```", "[{}]",
+    "<think>{}</think>", "first, I think\n</think>\n{}", "```\n{}\n```", "[{}]",
     "Sure! {}", "{} I hope this helps.", "{}{}", "{}\n{}", "<think>a</think><think>b</think>{}", '"{}"',
     "<think>```json</think>```json{}```", "```json\n{}\n```\n```json\n{}\n```",
     "  <think>\n{}\n</think>\n\n```json\n{}\n```  ",

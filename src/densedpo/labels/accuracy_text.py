@@ -52,7 +52,10 @@ def calibration_lines(found: Mapping[str, Any]) -> list[str]:
     }
     head = f"{found['judge']}: fitted on {found['answers']} answers in {found['pairs']} pairs of {found['against']}; "
     ties = "no threshold surely helps" if not found["threshold"] else f"weaker than {found['threshold']:.3g} is a tie"
-    return [head + ties, *(f"{words}: {told(report[name])}" for name, words in names.items())]
+    lines = [head + ties, *(f"{words}: {told(report[name])}" for name, words in names.items())]
+    if found["whole_clips"]:
+        lines.append(f"{found['whole_clips']} answers about whole clips are not calibrated: they weigh 1")
+    return lines
 
 
 def _cell(item: Mapping[str, Any]) -> str:

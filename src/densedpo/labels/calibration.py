@@ -131,7 +131,7 @@ def weighted(
     ``calibrated``: what is weaker than the threshold is a tie, the others weigh what they are worth; ``weights``: the
     same without the threshold; both change nothing where there is no calibration. ``stated``: a preference weighs its
     confidence as the judge states it. ``ignored``: all weigh 1. A preference that is worth nothing is a tie. Answers
-    about whole clips stay as they are: nothing is known of them.
+    about whole clips are not calibrated: there they weigh 1.
 
     Raises:
         LabelError: if answers were given with settings that the calibration does not know.
@@ -148,7 +148,7 @@ def weighted(
         return list(events), {}
     counted, weights = [], {}
     for event in events:
-        if event.answer not in ("a", "b") or event.segment == WHOLE_CLIP:
+        if event.answer not in ("a", "b") or (fitted is not None and event.segment == WHOLE_CLIP):
             counted.append(event)
             continue
         worth = 1.0 if event.confidence is None else event.confidence

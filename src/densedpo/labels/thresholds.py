@@ -90,6 +90,8 @@ def sample_of(events: Sequence[AnswerEvent], truth: Reference) -> Sample:
 def calibrate_judge(project: Project, judge: str | None, against: str, segment_s: float) -> dict[str, Any]:
     """Fit and keep the calibration of a judge (the only one, if none is named); return it as plain values for JSON.
 
+    ``whole_clips`` of its answers are about clips as a whole, which are not calibrated.
+
     Raises:
         LabelError: if the judge has not answered, or as ``calibrate`` and ``reference``.
     """
@@ -98,7 +100,8 @@ def calibrate_judge(project: Project, judge: str | None, against: str, segment_s
     name, own = answers_of_judge(events, judge)
     found = calibrate(name, own, truth, segment_s)
     path = write_calibration(project, found)
-    return {**asdict(found), "digest": found.digest, "file": str(path)}
+    whole_clips = sum(event.segment == WHOLE_CLIP for event in own)
+    return {**asdict(found), "digest": found.digest, "whole_clips": whole_clips, "file": str(path)}
 
 
 def answers_of_judge(events: Sequence[AnswerEvent], judge: str | None) -> tuple[str, list[AnswerEvent]]:
@@ -132,7 +135,8 @@ def calibrate(judge: str, events: Sequence[AnswerEvent], truth: Reference, segme
     if preferences < LEAST_PREFERENCES or pairs < LEAST_PAIRS:
         raise LabelError(
             f"{judge}: {preferences} of its preferences, in {pairs} pairs, have an answer of {truth.against}; "
-            f"at least {LEAST_PREFERENCES} in {LEAST_PAIRS} pairs are needed: label more pairs it has judged"
+            f"at least {LEAST_PREFERENCES} in {LEAST_PAIRS} pairs are needed: label more pairs it has judged, by "
+            "segment (answers about whole clips are not calibrated)"
         )
     fit, report = fit_sample(sample), held_out(sample, judge)
     gain = report["gain_by_threshold"]["low"]

@@ -12,6 +12,7 @@ from tests.unit.labels.conftest import PAIR_COLUMNS, Fill, event, pair_row
 
 from densedpo.errors import LabelError
 from densedpo.keys import stream
+from densedpo.labels.accuracy_text import calibration_lines
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
 from densedpo.labels.calibration import (
     Calibration,
@@ -293,8 +294,19 @@ def test_weights_are_within_bounds_and_what_is_worth_nothing_is_a_tie() -> None:
     assert [e.answer for e in counted] == ["tie", "b", "tie", None, "a", "tie"]
     assert weighted(events, "calibrated", None) == (events, {})
     assert weighted(events, "ignored", curves(0.6)) == (events, {})
-    counted, weights = weighted([judged("p1", 0, "a", None), judged("p1", 1, "b", 0.0)], "stated", curves(0.6))
-    assert weights == {("p1", 0): 1.0} and counted[1].answer == "tie"
+    said = [judged("p1", 0, "a", None), judged("p1", 1, "b", 0.0), judged("p1", WHOLE_CLIP, "a", 0.4, end_s=4.0)]
+    counted, weights = weighted(said, "stated", curves(0.6))
+    assert weights == {("p1", 0): 1.0, ("p1", WHOLE_CLIP): 0.4} and counted[1].answer == "tie"
+
+
+def test_whole_clips_are_not_calibrated_and_it_is_said(project: Project) -> None:
+    gold_project(project, 60)
+    with LabelStore.open(project.label_store) as store:
+        store.append([judged("p0000", WHOLE_CLIP, "a", 0.1, end_s=4.0)])
+    found = calibrate_judge(project, "m", "people", 1.0)
+    assert found["whole_clips"] == 1
+    assert calibration_lines(found)[-1] == "1 answers about whole clips are not calibrated: they weigh 1"
+    assert load_snapshot(freeze(project, "judge").path).rows["p0000"].clip_label == 1
 
 
 def test_strength_is_confidence_or_margin() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -82,5 +82,18 @@ class Answerer(Protocol):
         Raises:
             BudgetError: if the question could cost more than is left.
             ConfigError: if the service refuses the key, the model or the request as such.
+        """
+        ...
+
+
+@runtime_checkable
+class ManyAnswerer(Answerer, Protocol):
+    """An answerer that takes no longer for several questions than for one."""
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
+        """Return the replies to questions asked at the same time, when all are there.
+
+        Raises:
+            DenseDPOError: as ``ask``.
         """
         ...

@@ -147,8 +147,8 @@ class Batches:
             if not filling.affords(most):
                 self._send_part(filling, parts)
                 raise BudgetError(
-                    f"budget: ${filling.left:.4f} of judge.budget ${self._settings.budget:g} were left for batches and "
-                    "the next question could pass it; repeat the command when the batches are done, or raise the budget"
+                    f"judge.budget: ${filling.left:.4f} of ${self._settings.budget:g} were left for batches and the "
+                    "next question could pass it; repeat the command when the batches are done, or raise the budget"
                 )
             filling.add(key, cut_key, line, most)
         self._send_part(filling, parts)

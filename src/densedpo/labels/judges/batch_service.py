@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densedpo.config import service_key
 from densedpo.errors import ConfigError
 from densedpo.labels.judges.answerer import Reply
 from densedpo.labels.judges.base import ServiceError
@@ -48,13 +48,13 @@ class BatchService:
         """Prepare to reach the service that ``settings`` name.
 
         Raises:
-            ConfigError: if the client is not installed.
+            ConfigError: if the client is not installed, or the key is none that can be sent.
         """
         try:
             from openai import OpenAI
         except ImportError:
             raise ConfigError("judge.batch: needs the package openai; run `pip install 'densedpo[judges]'`") from None
-        key = os.environ.get(settings.key_variable) or "none"
+        key = service_key("judge.key_variable", settings.key_variable)
         self._url = settings.base_url
         self._client: OpenAI = OpenAI(
             base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=_RETRIES

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from densedpo.config import service_key
 from densedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def open_client(settings: JudgeSettings) -> AsyncOpenAI:
     aiohttp carries it, because it takes a fifth less of a core for each request than the client's own transport.
 
     Raises:
-        ConfigError: if the client is not installed.
+        ConfigError: if the client is not installed, or the key is none that can be sent.
     """
     try:
         import aiohttp  # noqa: F401
@@ -37,8 +37,7 @@ def open_client(settings: JudgeSettings) -> AsyncOpenAI:
     )
     return AsyncOpenAI(
         base_url=settings.base_url,
-        # services of one's own take any key, but the client insists on one
-        api_key=os.environ.get(settings.key_variable) or "none",
+        api_key=service_key("judge.key_variable", settings.key_variable),
         timeout=wait_s,
         max_retries=0,
         http_client=carrier,

@@ -8,9 +8,10 @@ its reply is on disk before anybody sees it.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import copy
 import json
+from collections.abc import Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,20 +138,27 @@ class Endpoint:
     def ask(self, question: Question) -> Reply:
         """Return the reply; failures are outcomes, not exceptions. After ``close`` everything fails.
 
+        Raises:
+            DenseDPOError: as ``ask_all``.
+        """
+        return self.ask_all([question])[0]
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
+        """Return the replies to questions that are asked at the same time, when all are there.
+
         After an error of the service, or of key or model, every other question raises the same one.
 
         Raises:
-            BudgetError: if the question could cost more than is left.
+            BudgetError: if a question could cost more than is left.
             ConfigError: if the service refuses the key, the model or the request as such.
             ServiceError: if the service fails many times in a row, its quota is used up, or it refuses what it took.
-            LabelError: if the reply cannot be stored.
+            LabelError: if a reply cannot be stored.
         """
-        try:
-            # looked up here: the loop's one thread has enough to do
-            known = self.known(question) if self._recall else None
-            return self._loop.run(self._ask(question, known))
-        except (concurrent.futures.CancelledError, asyncio.CancelledError):
-            return Reply("failed", why="stopped")
+        # looked up here: the loop's one thread has enough to do
+        known = [self.known(question) if self._recall else None for question in questions]
+        asked = [self._loop.start(self._ask(*each)) for each in zip(questions, known, strict=True)]
+        wait(asked)
+        return [Reply("failed", why="stopped") if each.cancelled() else each.result() for each in asked]
 
     def keys_of(self, question: Question) -> tuple[str, str]:
         """Return the keys that a whole reply, and one cut short, are kept under."""

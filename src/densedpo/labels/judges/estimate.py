@@ -56,7 +56,7 @@ class Estimate:
         money = f", about ${self.cost:.2f} (at most ${self.most:.2f})" if self.most else ", prices not given"
         return (
             f"{self.segments} segments to judge: about {self.requests} requests, {self.images} images, "
-            f"{self.input_tokens / 1e6:.2f} million tokens, {self.megabytes:.0f} MB{money}"
+            f"{self.input_tokens / 1e6:.2f} million tokens, {self.megabytes:.3g} MB{money}"
         )
 
 

@@ -98,8 +98,8 @@ class Ledger:
                     break
                 if not self._open:
                     raise BudgetError(
-                        f"budget: ${self._spent:.4f} of judge.budget ${self._budget:g} are spent and the next request "
-                        f"could cost ${most:.4f}; raise the budget and repeat the command to go on"
+                        f"judge.budget: ${self._spent:.4f} of ${self._budget:g} are spent and the next request could "
+                        f"cost ${most:.4f}; raise the budget and repeat the command to go on"
                     )
                 await self._changed.wait()
             self._reserved += most

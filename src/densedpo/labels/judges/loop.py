@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
 
 class LoopThread:
-    """An event loop in a thread of its own; ``run`` may be called from any other thread."""
+    """An event loop in a thread of its own; ``start`` may be called from any other thread."""
 
     def __init__(self, name: str) -> None:
         """Start the thread."""
@@ -21,18 +22,16 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Return the coroutine's result.
-
-        Raises:
-            concurrent.futures.CancelledError: if it was cancelled, or the loop is closed.
-        """
+    def start(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
+        """Begin a coroutine and return what it will come to: cancelled if the loop is closed before its end."""
         with self._closing:
-            if self._loop.is_closed():
-                work.close()
-                raise asyncio.CancelledError
-            waiting = asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
-        return waiting.result()
+            if not self._loop.is_closed():
+                return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
+        work.close()
+        never = Future[Value]()
+        never.cancel()
+        never.set_running_or_notify_cancel()
+        return never
 
     async def _tracked(self, work: Coroutine[Any, Any, Value]) -> Value:
         task = asyncio.current_task()

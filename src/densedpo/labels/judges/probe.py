@@ -19,7 +19,7 @@ from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError
 from densedpo.keys import content_id, stream
 from densedpo.labels.answers import Side
-from densedpo.labels.judges.answerer import Answerer, Question, Reply
+from densedpo.labels.judges.answerer import Answerer, Question, Reply, ReplyOutcome
 from densedpo.labels.judges.asking import instructions, make_question
 from densedpo.labels.judges.base import SegmentPair
 from densedpo.labels.judges.images import MOST_FRAMES, SegmentImages
@@ -32,7 +32,13 @@ _CODE = content_id("judge probe", VERSION, length=8)
 _SIZE_PX = 256
 _ENFORCED = "answers keep to the schema, asked for by {}"
 _IN_WORDS = "the endpoint does not enforce schemas, but answers with clean JSON when told in words; answers are checked"
-_NO_FORM = "no answer of the right form ({}); use a model that can answer in JSON, or a server that enforces schemas"
+_NO_FORM = "no answer of the right form ({}); {}"
+_REMEDIES: dict[ReplyOutcome, str] = {
+    "ok": "use a model that can answer in JSON, or a server that enforces schemas",
+    "refused": "use a model that takes such questions",
+    "truncated": "raise judge.max_output_tokens: models that think aloud need more",
+    "failed": "see to the service, then repeat the command",
+}
 _SEEN = "of a clean and a ruined clip it prefers the clean one"
 _UNSEEN = "of a clean and a ruined clip it says {}; use a model that takes several images, and check the server's limit"
 _FLIPS = "with the clips exchanged its answer flips"
@@ -94,7 +100,11 @@ def probe(
         question = make_question(system, images.parts(first), settings, code=code)
         reply = _ask(in_mode(mode), question, mode == modes[-1])
         replies.append(reply)
-        return read_answer(reply.text, code) if reply.outcome == "ok" else Malformed(reply.why)
+        said = read_answer(reply.text, code) if reply.outcome == "ok" else Malformed(reply.why)
+        if isinstance(said, Malformed):
+            begin = f", it said: {_beginning(reply.text)}" if reply.outcome == "ok" else ""
+            return Malformed(_NO_FORM.format(f"{said.why}{begin}", _REMEDIES[reply.outcome]))
+        return said
 
     checks: list[Check] = []
     for mode in modes:
@@ -116,10 +126,15 @@ def _ask(answerer: Answerer, question: Question, last: bool) -> Reply:
         return Reply("failed", why=str(error), calls=1)
 
 
+def _beginning(text: str, limit: int = 80) -> str:
+    """Return the beginning of a text on one line."""
+    return " ".join(text[: 4 * limit].split())[:limit] or "nothing"
+
+
 def _checks(mode: StructuredMode, clean_first: Said | Malformed, clean_second: Said | Malformed) -> list[Check]:
     for said in (clean_first, clean_second):
         if isinstance(said, Malformed):
-            return [Check("schema", False, _NO_FORM.format(said.why or "nothing was said"))]
+            return [Check("schema", False, said.why)]
     assert isinstance(clean_first, Said) and isinstance(clean_second, Said)
     first, second = clean_first.choice, clean_second.choice
     seen, flips = first == "first", {first, second} == {"first", "second"}

@@ -25,7 +25,7 @@ _MOST_CHARACTERS = 1_000_000  # thoughts included; longer texts are not looked i
 _MOST_OBJECT_CHARACTERS = 20_000
 _REASON_CHARACTERS = 500
 _THOUGHTS = ("<think>", "</think>")
-_FENCE = ("```json", "```")
+_FENCE = "```"
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def answer_schema(code: str | None = None) -> dict[str, Any]:
 def read_answer(text: str, code: str | None = None) -> Said | Malformed:
     """Return what ``text`` says if it is exactly one object of ``answer_schema(code)``, else what is wrong with it.
 
-    Around the object only white space, one ``<think>...</think>`` block in front and one ```` ```json ```` fence are
-    allowed. The work is bounded: overlong texts are malformed unread.
+    Around the object only white space, thoughts in front that end in ``</think>`` and one fence (```` ```json ```` or
+    ```` ``` ````) are allowed. The work is bounded: overlong texts are malformed unread.
     """
     try:
         return _said(_object(_unwrapped(text)), code)
@@ -89,13 +89,14 @@ def _unwrapped(text: str) -> str:
     if len(text) > _MOST_CHARACTERS:
         raise _MalformedError(f"longer than {_MOST_CHARACTERS} characters")
     inner = text.strip()
-    if inner.startswith(_THOUGHTS[0]):
-        _, closed, inner = inner.partition(_THOUGHTS[1])
-        if not closed:
+    if not inner.startswith(("{", _FENCE)):
+        # some models' chat templates open the thoughts, so that only their end is in the answer
+        _, closed, answer = inner.partition(_THOUGHTS[1])
+        if inner.startswith(_THOUGHTS[0]) and not closed:
             raise _MalformedError("its thoughts do not end")
-        inner = inner.strip()
-    if inner.startswith(_FENCE[0]) and inner.endswith(_FENCE[1]):
-        inner = inner[len(_FENCE[0]) : -len(_FENCE[1])].strip()
+        inner = answer.strip() if closed else inner
+    if inner.startswith(_FENCE) and inner.endswith(_FENCE):
+        inner = inner[len(_FENCE) : -len(_FENCE)].removeprefix("json").strip()
     if len(inner) > _MOST_OBJECT_CHARACTERS:
         raise _MalformedError(f"the object is longer than {_MOST_OBJECT_CHARACTERS} characters")
     return inner

@@ -32,7 +32,8 @@ class JudgeSummary:
     """Counts of one run: segments judged by answer and outcome, requests, pairs set aside, US dollars spent.
 
     ``skipped`` segments were answered before; ``alike`` ones are ties that the judge was not asked about. ``calls`` and
-    ``cached`` are the judge's: requests sent, and replies known from before. ``stopped`` says why a run ended early.
+    ``cached`` are the judge's: requests sent, and replies known from before. ``failure`` says why the last segment that
+    got no answer has none, ``stopped`` why a run ended early.
     """
 
     judged: int = 0
@@ -44,6 +45,7 @@ class JudgeSummary:
     cached: int = 0
     cost: float = 0.0
     rejected: list[dict[str, str]] = field(default_factory=list)
+    failure: str = ""
     stopped: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,6 +141,9 @@ def judge_pairs(
         summary.stopped = str(crew.error)
     elif crew.error is not None:
         raise crew.error
+    if summary.outcomes["failed"]:
+        count = summary.outcomes["failed"]
+        warn(f"{count} segments got no answer, the last because of: {summary.failure}; repeat the command to ask again")
     if plan.pairs and len(summary.rejected) == plan.pairs:
         raise MediaError(f"{project.pairs}: none of {plan.pairs} pairs can be judged; {summary.rejected[0]['reason']}")
     return summary
@@ -187,6 +192,8 @@ def _count(done: Done, summary: JudgeSummary) -> None:
     summary.alike += done.segment in done.work.alike
     summary.judged += 1
     summary.outcomes[done.said.outcome] += 1
+    if done.said.outcome == "failed":
+        summary.failure = done.said.reason
     if done.said.answer is not None:
         summary.answers[done.said.answer] += 1
     summary.calls += done.said.calls

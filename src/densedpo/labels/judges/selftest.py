@@ -109,7 +109,7 @@ def self_test(project: Project, judge: Judge, segment_s: float, *, seed: int = 0
     knows replies from before sends at most 68 requests. A failure is kept too, unless questions went unanswered.
 
     Args:
-        project: has pairs, of which at most 6 are decoded.
+        project: has pairs, of which 6 are decoded.
         judge: who is tested; with ``judge_in_order`` its checks with text are asked in one order.
         segment_s: length of a segment.
         seed: of the choice of pairs.
@@ -123,7 +123,10 @@ def self_test(project: Project, judge: Judge, segment_s: float, *, seed: int = 0
     known = None if again else _read(file)
     if known is not None:
         return known
-    trials = make_trials(trial_segments(project, segment_s, seed))
+    segments = trial_segments(project, segment_s, seed)
+    if not segments:
+        warn("the judge is not tested: no pair can be shown to it")
+    trials = make_trials(segments)
     said = _ask_all(judge, trials.asked)
     found = SelfTest(
         checks=tuple(_checks(trials, said)),
@@ -133,9 +136,10 @@ def self_test(project: Project, judge: Judge, segment_s: float, *, seed: int = 0
         unanswered=sum(one.outcome == "failed" for one in said.values()),
     )
     for check in found.checks:
-        if not check.applicable:
+        if segments and not check.applicable:
             warn(check.sentence)
-    if found.passed or not found.unanswered:
+    # without segments nothing was found out, and once the pairs are mended there is something to test
+    if segments and (found.passed or not found.unanswered):
         about = {"version": VERSION, "judge": judge.name, "settings_digest": judge.settings_digest}
         write_json(file, {**about, "segment_s": segment_s, "checks": [asdict(check) for check in found.checks]})
     return found

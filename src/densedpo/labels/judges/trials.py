@@ -6,9 +6,10 @@ judge, and 12 to ask again of 20 with text. labels/judges/selftest.py asks them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 
 import cv2
 import numpy as np
@@ -19,10 +20,10 @@ from densedpo.labels.judges.base import SegmentPair
 from densedpo.labels.judges.damages import DAMAGES, Frames, frozen, shows, with_text
 from densedpo.labels.judges.work import plan_work
 from densedpo.store.project import Project
-from densedpo.store.tables import read_table
+from densedpo.store.tables import Row, read_table
 
 SEGMENTS = 4
-# Decoded in search of motion.
+# Pairs decoded in search of motion.
 _CANDIDATES = 6
 # Each moves the rates by 5 points at least, which is what may be.
 TEXT_TRIALS = 20
@@ -62,13 +63,9 @@ def trial_segments(project: Project, segment_s: float, seed: int) -> list[Segmen
         ProjectError: if there are no pairs yet.
     """
     rows = read_table(project.need(project.pairs_table, "densedpo pairs make"))
-    order = stream(seed, "judge self-test").permutation(len(rows))[:_CANDIDATES]
+    drawn = (rows[index] for index in stream(seed, "judge self-test").permutation(len(rows)))
     found: list[tuple[int, float, SegmentPair]] = []
-    for work in plan_work([rows[index] for index in order], segment_s, set(), 0.0, "segments").work:
-        try:
-            shown = [replace(pair, frames_a=pair.frames_a.copy()) for _, pair in work.read(project)]
-        except MediaError:
-            continue
+    for shown in islice(_readable(project, drawn, segment_s), _CANDIDATES):
         moving = sorted(((_motion(pair.frames_a), index) for index, pair in enumerate(shown)), reverse=True)
         for rank, (motion, index) in enumerate(moving[:SEGMENTS]):
             frames = shown[index].frames_a
@@ -76,6 +73,14 @@ def trial_segments(project: Project, segment_s: float, seed: int) -> list[Segmen
                 found.append((rank, -motion, replace(shown[index], frames_b=frames)))
     found.sort(key=lambda item: item[:2])
     return [pair for _, _, pair in found[:SEGMENTS]]
+
+
+def _readable(project: Project, rows: Iterable[Row], segment_s: float) -> Iterator[list[SegmentPair]]:
+    """Yield the segments of each pair that can be read and cut."""
+    for row in rows:
+        for work in plan_work([row], segment_s, set(), 0.0, "segments").work:
+            with suppress(MediaError):  # judging will name it
+                yield [replace(pair, frames_a=pair.frames_a.copy()) for _, pair in work.read(project)]
 
 
 def _motion(frames: Frames) -> float:

@@ -5,6 +5,7 @@ A class of trouble is decided here from what the client library raised; labels/j
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,7 +59,7 @@ def trouble_of(error: Exception) -> Trouble:
 
 def _of_status(error: APIStatusError) -> Trouble:
     status, headers = error.status_code, error.response.headers
-    why = f"status {status}: {_line(error.message)}"
+    why = f"status {status}: {_told(error)}"
     code = str(error.code or "")
     if code in _QUOTA:
         return Trouble("quota", why)
@@ -69,6 +70,15 @@ def _of_status(error: APIStatusError) -> Trouble:
         return Trouble("again", why, wait_s=wait_s, limited=status == 429 and wait_s is not None, headers=headers)
     kinds: dict[int, Kind] = {401: "key", 403: "key", 404: "model"}
     return Trouble(kinds.get(status, "request"), why, headers=headers)
+
+
+def _told(error: APIStatusError) -> str:
+    """Return what the service said, in its own words where the client found no message in them."""
+    place = error.response.headers.get("location")
+    if place is not None:
+        return f"it sends on to {_line(place)}, where nothing is sent"
+    said = error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+    return _line(said or (error.body if isinstance(error.body, str) else json.dumps(error.body)) or "no words")
 
 
 def _line(text: str, limit: int = 300) -> str:

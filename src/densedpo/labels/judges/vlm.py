@@ -6,14 +6,15 @@ Which model answers, and how it is reached, is the answerer's business.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from densedpo.config import JudgeSettings
 from densedpo.keys import content_id, stream_seed
 from densedpo.labels.answers import Side
-from densedpo.labels.judges.answerer import Answerer, Question
+from densedpo.labels.judges.answerer import Answerer, ManyAnswerer, Question
 from densedpo.labels.judges.asking import checked_dimensions, instructions, make_question, temperature
 from densedpo.labels.judges.base import Judgement, SegmentPair
 from densedpo.labels.judges.images import JPEG_QUALITY, MOST_FRAMES, SegmentImages, frames_digest
@@ -54,9 +55,13 @@ class VlmJudge:
     def parallel(self) -> int:
         """Return how many segments may be judged at the same time.
 
-        A quarter more than questions are under way: the next question is ready when a reply comes.
+        Where the answerer takes many, their questions are a quarter more than it is asked at the same time: the next
+        is ready when a reply comes.
         """
-        return self.settings.parallel + self.settings.parallel // 4
+        if not isinstance(self.answerer, ManyAnswerer):
+            return self.settings.parallel
+        together = self.settings.samples * (2 if self.settings.orders == "both" else 1)
+        return math.ceil(1.25 * self.settings.parallel / together)
 
     @cached_property
     def settings_digest(self) -> str:
@@ -78,7 +83,8 @@ class VlmJudge:
     def judge(self, pair: SegmentPair) -> Judgement:
         """Return the judgement of one segment; fewer than two frames cannot be judged and are not asked about.
 
-        Asking ends with the first reply that is of no use: it decides the outcome.
+        The questions of a dimension are asked at the same time if the answerer takes many. Asking ends with the first
+        reply that is of no use: it decides the outcome.
 
         Raises:
             BudgetError: if the next question could cost more than is left.
@@ -95,17 +101,30 @@ class VlmJudge:
 
     def questions(self, pair: SegmentPair) -> list[Question]:
         """Return all that ``judge`` may ask about one segment; nothing where it abstains."""
-        return [question for _, question in self._asked(pair, self._firsts(pair))] if _comparable(pair) else []
+        if not _comparable(pair):
+            return []
+        return [question for asked in self._asked(pair, self._firsts(pair)) for _, question in asked]
 
     def _judge(self, pair: SegmentPair, firsts: Sequence[Side]) -> Judgement:
         if not _comparable(pair):
             return Judgement("cannot_judge", reason="fewer than two frames: nothing to compare over time")
-        heard = []
-        for (dimension, first), question in self._asked(pair, firsts):
-            heard.append(Heard(dimension, first, self.answerer.ask(question)))
-            if heard[-1].outcome != "ok":
+        heard: list[Heard] = []
+        for asked in self._asked(pair, firsts):
+            heard += self._heard(asked)
+            if any(item.outcome != "ok" for item in heard):
                 break
         return judgement_of(heard)
+
+    def _heard(self, asked: Sequence[tuple[Place, Question]]) -> list[Heard]:
+        if isinstance(self.answerer, ManyAnswerer):
+            replies = self.answerer.ask_all([question for _, question in asked])
+            return [Heard(*place, reply) for (place, _), reply in zip(asked, replies, strict=True)]
+        heard = []
+        for place, question in asked:
+            heard.append(Heard(*place, self.answerer.ask(question)))
+            if heard[-1].outcome != "ok":
+                break
+        return heard
 
     def _firsts(self, pair: SegmentPair) -> tuple[Side, ...]:
         if self.settings.orders == "both":
@@ -113,19 +132,21 @@ class VlmJudge:
         drawn = stream_seed("judge", "order", frames_digest(pair.frames_a), frames_digest(pair.frames_b))
         return ("a",) if drawn % 2 == 0 else ("b",)
 
-    def _asked(self, pair: SegmentPair, firsts: Sequence[Side]) -> Iterator[tuple[Place, Question]]:
+    def _asked(self, pair: SegmentPair, firsts: Sequence[Side]) -> Iterator[list[tuple[Place, Question]]]:
+        """Yield the questions of each dimension."""
         images = SegmentImages(pair, self.settings)
-        caption = pair.caption if self.settings.show_caption else None
+        make = partial(
+            make_question,
+            self._system,
+            settings=self.settings,
+            caption=pair.caption if self.settings.show_caption else None,
+        )
         for dimension in self._dimensions:
-            for first in firsts:
-                shown = images.parts(first)
-                for sample in range(self.settings.samples):
-                    yield (
-                        (dimension, first),
-                        make_question(
-                            self._system, shown, self.settings, caption=caption, dimension=dimension, sample=sample
-                        ),
-                    )
+            yield [
+                ((dimension, first), make(images.parts(first), dimension=dimension, sample=sample))
+                for first in firsts
+                for sample in range(self.settings.samples)
+            ]
 
 
 def _comparable(pair: SegmentPair) -> bool:

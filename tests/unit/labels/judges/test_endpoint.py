@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -214,6 +215,28 @@ def test_the_limit_goes_by_the_name_that_the_service_knows(opened: Open) -> None
         assert "max_completion_tokens" in fake.record.requests[-1]
 
 
+def test_too_long_a_question_is_no_reason_to_ask_again_and_again(opened: Open) -> None:
+    too_long = "'max_tokens' or 'max_completion_tokens' is too large: the model's context is 4096 tokens"
+    with FakeEndpoint(blind, error=(400, too_long)) as fake:
+        with pytest.raises(ConfigError, match=r"status 400: 'max_tokens' or .* 4096 tokens\).*judge\.frames_per_s"):
+            opened(fake).ask(question())
+        assert fake.calls == 2, "once by each name of the limit"
+
+
+@pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "sk one\ntwo", "sk\x00"])
+def test_a_key_that_cannot_be_sent_is_named(opened: Open, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr("os.environ", {**os.environ, "OPENAI_API_KEY": key})
+    with FakeEndpoint(blind) as fake, pytest.raises(ConfigError, match=r"key_variable: \$OPENAI_API_KEY") as caught:
+        opened(fake)
+    assert key not in str(caught.value)
+
+
+def test_the_blanks_around_a_key_are_no_part_of_it(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-right\n")
+    with FakeEndpoint(blind, key="sk-right") as fake:
+        assert opened(fake).ask(question()).outcome == "ok"
+
+
 def test_a_service_that_is_down_stops_everything(opened: Open) -> None:
     with FakeEndpoint(blind, {"502": 1.0}) as fake:
         endpoint = opened(fake, max_attempts=2)
@@ -262,6 +285,6 @@ def test_what_must_be_given_is_said(tmp_path: Path, lacking: str, word: str) -> 
 
 def test_redirects_are_not_followed(opened: Open) -> None:
     with FakeEndpoint(blind) as other, FakeEndpoint(blind, redirect_to=other.url) as fake:
-        with pytest.raises(ConfigError, match="307"):
+        with pytest.raises(ConfigError, match=f"status 307: it sends on to {other.url}/chat/completions"):
             opened(fake).ask(question())
         assert other.calls == 0

@@ -105,12 +105,20 @@ def test_a_service_that_refuses_every_way_is_an_error() -> None:
         probed(alike(refusing))
 
 
-@pytest.mark.parametrize("bad", [lambda question: "The first one.", lambda question: Reply("refused", why="no")])
-def test_no_form_no_endpoint(bad: Says) -> None:
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (lambda question: "The first\none.", ["it said: The first one.", "answer in JSON"]),
+        (lambda question: Reply("refused", why="I will not"), ["I will not", "use a model that takes"]),
+        (lambda question: Reply("truncated", why="too long"), ["too long", "raise judge.max_output_tokens"]),
+        (lambda question: Reply("failed", why="status 500"), ["status 500", "see to the service"]),
+    ],
+)
+def test_no_form_no_endpoint(bad: Says, words: list[str]) -> None:
     found, _ = probed(alike(bad))
     assert not found.passed
     assert passed(found) == {"schema": False}
-    assert "JSON" in found.checks[0].sentence
+    assert all(word in found.checks[0].sentence for word in words)
 
 
 @pytest.mark.parametrize(

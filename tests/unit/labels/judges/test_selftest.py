@@ -34,7 +34,7 @@ from densedpo.labels.snapshot import freeze, latest_snapshot, load_snapshot
 from densedpo.labels.store import current_answers
 from densedpo.miniworld.scenes import Subject, draw_scene, render
 from densedpo.store.project import Project
-from densedpo.store.tables import write_table
+from densedpo.store.tables import read_table, write_table
 
 Frames = NDArray[np.uint8]
 Say = Callable[[SegmentPair], Judgement]
@@ -259,8 +259,22 @@ def test_one_frame_segments_allow_nothing(tmp_path: Path) -> None:
 
 def test_unreadable_pairs_are_passed_over(tmp_path: Path) -> None:
     project = project_of(tmp_path, [clip(0), clip(1)])
-    (project.pairs / "p0" / "a.mp4").write_bytes(b"no video")
-    assert self_test(project, Twin(honest), 1.0).passed
+    whole = (project.pairs / "p0" / "a.mp4").read_bytes()
+    for pair_id in ("p0", "p1"):
+        (project.pairs / pair_id / "a.mp4").write_bytes(b"no video")
+    assert not any(check.applicable for check in self_test(project, Twin(honest), 1.0).checks)
+    # nothing was found out, so nothing is kept
+    (project.pairs / "p0" / "a.mp4").write_bytes(whole)
+    found = self_test(project, Twin(honest), 1.0)
+    assert found.passed and not found.kept and any(check.applicable for check in found.checks)
+
+
+def test_the_test_does_not_end_at_damaged_pairs(tmp_path: Path) -> None:
+    project = project_of(tmp_path, [clip(0)] * 8)
+    rows = [row["pair_id"] for row in read_table(project.pairs_table)]
+    for index in stream(0, "judge self-test").permutation(8)[:7]:
+        (project.pairs / rows[index] / "a.mp4").write_bytes(b"no video")
+    assert any(check.applicable for check in self_test(project, Twin(honest), 1.0).checks)
 
 
 def test_damages_keep_shape_and_type_and_show() -> None:
@@ -333,7 +347,8 @@ def test_the_verb_refuses_a_judge_that_fails(
     assert "a blurred side loses: 2 of 4" in err
     assert len(current_answers(project.label_store)) == 8
 
-    code, found, _ = run("label judge --metric-tie-band 0.2 --allow-untrusted", project, capsys, monkeypatch)
+    code, found, err = run("label judge --metric-tie-band 0.2 --allow-untrusted", project, capsys, monkeypatch)
+    assert "warning: blurred: a blurred side loses: 2 of 4" in err and "becomes no label" in err
     assert (code, found["judged"], found["answers"]["b"]) == (0, 8, 8)
     assert found["self_test"]["kept"] and not found["self_test"]["trusted"] and found["stopped"] == ""
     assert not any(event.trusted for event in current_answers(project.label_store))
