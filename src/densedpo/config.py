@@ -55,7 +55,8 @@ class PairSettings(Section):
     """How pairs are made. ``None`` means the model family's own default, which is recorded in each row."""
 
     mode: Literal["guided", "independent"] = Field(
-        "guided", description="guided: both sides from partly noised copies of a clip; independent: from pure noise"
+        "guided",
+        description="both sides from partly noised copies of one clip (guided), or from pure noise (independent)",
     )
     eta_low: Share | None = Field(
         None, description="lowest noise level of a guided pair; by default the model family's"
@@ -82,7 +83,7 @@ class PairSettings(Section):
     )
     compile: bool = Field(False, description="compile the denoiser's repeated blocks")
     attention_backend: str | None = Field(
-        None, description="diffusers' attention backend, for example flash or native; by default torch chooses"
+        None, description="attention backend of diffusers, for example flash or native; by default torch chooses"
     )
 
     @model_validator(mode="after")
@@ -131,7 +132,7 @@ class TrainSettings(Section):
     )
     share_noise: bool = Field(True, description="same noise for both sides of a pair")
     t_limit: Literal["none", "eta"] = Field(
-        "none", description="eta: noise levels are drawn below the level that the pair was made from"
+        "none", description="noise levels drawn: all, or (eta) those below the level that the pair was made from"
     )
     t_shift: float | None = Field(
         None,
@@ -194,7 +195,7 @@ class TrainSettings(Section):
     )
     compile: bool = Field(False, description="compile the denoiser's repeated blocks")
     attention_backend: str | None = Field(
-        None, description="diffusers' attention backend, for example flash or native; by default torch chooses"
+        None, description="attention backend of diffusers, for example flash or native; by default torch chooses"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="number format of a frozen base, or of the computation in full tuning"
@@ -240,10 +241,12 @@ class TrainSettings(Section):
 class Settings(Section):
     """Everything that can be set, one section a stage."""
 
-    model: str = Field("miniature", description="miniature, a local folder in diffusers layout, or a hub name")
+    model: str = Field(
+        "miniature", description="folder in diffusers' layout or hub name; miniature is the small one that comes along"
+    )
     revision: str | None = Field(None, description="revision of a hub model; by default its main branch")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random stream")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="what computes: auto, cpu, cuda or cuda:N")
     clips: ClipSettings = ClipSettings()
     filter: FilterSettings = FilterSettings()
     pairs: PairSettings = PairSettings()

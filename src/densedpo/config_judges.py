@@ -61,7 +61,9 @@ class JudgeSettings(Section):
         None, description="command that starts a reward model's adapter in its own environment; by default none"
     )
     reward_tie_band: float | None = Field(
-        None, ge=0, description="difference of scores that counts as a tie; by default fitted on known answers"
+        None,
+        ge=0,
+        description="largest difference of scores that is a tie; by default equal scores alone (see label calibrate)",
     )
 
     @model_validator(mode="after")

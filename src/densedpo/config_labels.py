@@ -34,7 +34,7 @@ class LabelSettings(Section):
         description="guided pairs whose sides agree less on where things move are shown to nobody; -1 is never",
     )
     store_url: str | None = Field(
-        None, description="postgresql:// URL of the label store; by default SQLite in the project folder"
+        None, description="label store in PostgreSQL, as postgresql://…; by default SQLite in the project folder"
     )
 
 

@@ -1,22 +1,35 @@
-"""What ``doctor`` looks at: versions, devices, codecs and the model."""
+"""What ``doctor`` looks at: versions, extras, devices, codecs and the model."""
 
 from __future__ import annotations
 
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
+from densedpo import __version__
 from densedpo.config import Settings
 from densedpo.errors import DenseDPOError
 from densedpo.observe import say, warn
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "av", "pyarrow", "sqlalchemy")
+# the extras of the package, and the module that each brings
+EXTRAS = {
+    "judges": "openai",
+    "postgres": "psycopg",
+    "ray": "ray",
+    "tensorboard": "tensorboard",
+    "torchao": "torchao",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
 
 
 def examine_environment(settings: Settings) -> dict[str, Any]:
     """Return what was found; problems are listed with their remedy."""
     import av
+    import psutil
     import torch
 
     from densedpo.models.load import load_geometry
@@ -36,17 +49,25 @@ def examine_environment(settings: Settings) -> dict[str, Any]:
         geometry = load_geometry(settings.model, revision=settings.revision).as_dict()
     except DenseDPOError as error:
         problems.append(str(error))
-    for name, text in {"python": platform.python_version(), **versions}.items():
-        say(f"{name} {text}")
-    say(f"devices: {os.cpu_count()} CPU cores, torch uses {torch.get_num_threads()}; GPUs: {', '.join(gpus) or 'none'}")
-    say(f"model {settings.model}: {geometry}")
+    missing = [name for name, module in EXTRAS.items() if find_spec(module) is None]
+    say(f"GPUs: {', '.join(gpus) or 'none; the miniature needs none, full-size models do'}")
+    if geometry is not None:
+        size = "{num_frames} frames of {height}x{width} px at {fps:g} fps".format(**geometry)
+        say(f"clips of {settings.model}: {size}")
+    if missing:
+        say(f"extras not installed: {', '.join(missing)}; pip install 'densedpo[NAME]' adds one")
     for problem in problems:
         warn(problem)
+    if not problems:
+        say("nothing is missing")
     return {
+        "densedpo": __version__,
         "python": platform.python_version(),
         "versions": versions,
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "extras_missing": missing,
         "gpus": gpus,
         "model": settings.model,
         "clip_geometry": geometry,

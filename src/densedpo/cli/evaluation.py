@@ -19,7 +19,15 @@ class ScorerName(StrEnum):
     examiner = "examiner"
 
 
-@verb(app, "evaluate", sections=("", "sample", "evaluate"))
+@verb(
+    app,
+    "evaluate",
+    example="densedpo evaluate --run dense --prompts densedpo-motion-48 --seeds 4 --project my-project\n"
+    "densedpo evaluate --run dense --scales 0.5,1,1.5 --name curve --project my-project\n"
+    "densedpo evaluate --videos videos",
+    sections=("", "sample", "evaluate"),
+    then="report",
+)
 def evaluate(
     call: Call,
     run: Annotated[list[str] | None, typer.Option(help="Run to compare with the base; repeat for several.")] = None,
@@ -27,9 +35,10 @@ def evaluate(
         str | None,
         typer.Option(help="Prompt file, or a set from `prompts list`.", show_default="the miniature's held-out"),
     ] = None,
-    scorer: Annotated[ScorerName, typer.Option(help="examiner needs captions of the miniature world.")] = (
-        ScorerName.frames
-    ),
+    scorer: Annotated[
+        ScorerName | None,
+        typer.Option(help="examiner needs captions of the miniature world.", show_default="frames"),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the evaluation.", show_default="evaluation, or videos with --videos")
     ] = None,
@@ -41,8 +50,9 @@ def evaluate(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes for --videos.", show_default="cores")] = None,
 ) -> Any:
-    """Compare runs with the base on a prompt set, from the same noise, with intervals; motion beside quality.
+    """Compare runs with the base model, or score video files.
 
+    All models draw the same prompts from the same noise; differences have intervals, and motion stands beside quality.
     --scales and --every-checkpoint draw each run as a curve. Several machines may share the work with --shard.
     With --videos DIR: scores of every video file below DIR, no model needed. Speeds are in px of each file.
     """
@@ -51,12 +61,16 @@ def evaluate(
     if videos is not None:
         from densedpo.evaluation.folder import score_folder
 
-        for option, value in (("--run", run), ("--prompts", prompts), ("--shard", shard)):
-            if value:
-                raise ConfigError(f"{option} has no meaning with --videos, which scores files; leave one of them out")
-
+        own = {"--run": run, "--prompts": prompts, "--shard": shard, "--scorer": scorer}
+        if senseless := [*(option for option, value in own.items() if value is not None), *call.flags]:
+            raise ConfigError(
+                f"with --videos, which scores files without a model, there is no use for {', '.join(senseless)}; leave "
+                f"out --videos or {'it' if len(senseless) == 1 else 'them'}"
+            )
         settings = call.settings
         return score_folder(call.project, videos, settings.clips, settings.label.segment_s, name or "videos", workers)
+    if workers is not None:
+        raise ConfigError("--workers is for --videos; an evaluation is shared among machines with --shard")
     from densedpo.evaluation.headlines import headlines
     from densedpo.evaluation.prompts import find_prompts
     from densedpo.evaluation.run import evaluate as run_evaluation
@@ -77,7 +91,7 @@ def evaluate(
         call.settings,
         runs,
         chosen,
-        FrameScorer() if scorer == "frames" else ExaminerScorer(),
+        ExaminerScorer() if scorer is ScorerName.examiner else FrameScorer(),
         name or "evaluation",
         prompt_set=prompt_set,
         shard=part,

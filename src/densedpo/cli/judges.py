@@ -173,15 +173,27 @@ def _spread(name: JudgeName, call: Call, actors: int) -> Iterator[Seated]:
         yield Seated(judge)
 
 
-@verb(label_app, "judge", sections=("label", "judge"), fails_on="stopped")
+@verb(
+    label_app,
+    "judge",
+    example="densedpo label judge --judge metric --project my-project\n"
+    "densedpo label judge --judge vlm --base-url http://127.0.0.1:8000/v1 --model NAME --estimate",
+    sections=("label.segment_s", "label.metric_tie_band", "label.alike_below", "label.store_url", "judge"),
+    fails_on="stopped",
+    then="label audit",
+)
 def label_judge(
     call: Call,
     judge: Annotated[JudgeName, typer.Option(help="Which judge.")] = JudgeName.metric,
     force: Annotated[
-        bool, typer.Option(help="Judge again what already has this judge's answer; known replies cost nothing.")
+        bool,
+        typer.Option("--force", help="Judge again what already has this judge's answer; known replies cost nothing."),
     ] = False,
     allow_untrusted: Annotated[
-        bool, typer.Option(help="Let a judge work that fails its self-test; its labels say so and never count.")
+        bool,
+        typer.Option(
+            "--allow-untrusted", help="Let a judge work that fails its self-test; its labels say so and never count."
+        ),
     ] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
     shard: Annotated[
@@ -193,8 +205,11 @@ def label_judge(
     """Let a machine answer every segment of every pair.
 
     metric: no weights, by sharpness and temporal stability; a weak judge, good for trying the loop.
+
     vlm: a vision-language model behind any OpenAI-compatible service; needs --base-url and --model.
+
     reward: a video reward model in an environment of its own; needs --reward-command (densedpo doctor --setup list).
+
     local: a vision-language model in this process (Qwen-VL); needs --model, a folder or hub name.
     """
     from densedpo.labels.judges.estimate import estimate as estimate_of

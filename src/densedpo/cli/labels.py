@@ -38,7 +38,12 @@ class ConsensusRule(StrEnum):
     dawid_skene = "dawid_skene"
 
 
-@verb(label_app, "serve", sections=("label", "serve"))
+@verb(
+    label_app,
+    "serve",
+    example="densedpo label serve --project my-project\ndensedpo label serve --host 0.0.0.0 --overlap 2",
+    sections=("label.segment_s", "label.alike_below", "label.agreement_above", "label.store_url", "serve"),
+)
 def label_serve(call: Call) -> Any:
     """Serve the labelling page to people, until stopped.
 
@@ -57,19 +62,33 @@ class PersonRole(StrEnum):
     admin = "admin"
 
 
-@verb(label_app, "invite", sections=("label", "serve"))
+@verb(
+    label_app,
+    "invite",
+    example="densedpo label invite ada --role admin --project my-project",
+    sections=("label.store_url", "serve.host", "serve.port", "serve.public_url"),
+)
 def label_invite(
     call: Call,
     name: Annotated[str, typer.Argument(help="Who is invited.")],
     role: Annotated[PersonRole, typer.Option(help="What they may do.")] = PersonRole.annotator,
 ) -> Any:
-    """Invite a person to the labelling page, or renew their link; the link is shown this once."""
+    """Invite a person to the labelling page, or renew their link.
+
+    The link is shown this once.
+    """
     from densedpo.labels.people.serve import invite
 
     return {"name": name, "role": role.value, "link": invite(call.project, call.settings, name, role.value)}
 
 
-@verb(label_app, "import", sections=("label",))
+@verb(
+    label_app,
+    "import",
+    example="densedpo label import answers.csv --author ann --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+    then="label audit",
+)
 def label_import(
     call: Call,
     file: Annotated[
@@ -77,15 +96,23 @@ def label_import(
         typer.Argument(help="JSONL, Parquet or CSV with pair_id, segment, answer; Label Studio JSON; dataset."),
     ],
     author: Annotated[str, typer.Option(help="Whose answers these are, where the file does not say.")] = "import",
-    gold: Annotated[bool, typer.Option(help="These are known to be right: measure people by them.")] = False,
+    gold: Annotated[bool, typer.Option("--gold", help="These are known to be right: measure people by them.")] = False,
 ) -> Any:
-    """Import answers made elsewhere; an unknown pair, segment or answer stops it with the line's number."""
+    """Import answers made elsewhere.
+
+    An unknown pair, segment or answer stops it with the line's number, and nothing is imported.
+    """
     from densedpo.labels.transfer import import_labels
 
     return import_labels(call.project, file, call.settings.label.segment_s, author, gold=gold)
 
 
-@verb(label_app, "export")
+@verb(
+    label_app,
+    "export",
+    example="densedpo label export answers.jsonl --project my-project",
+    sections=("label.store_url",),
+)
 def label_export(
     call: Call,
     file: Annotated[Path, typer.Argument(help="File to write.")],
@@ -99,7 +126,12 @@ def label_export(
     return {"file": str(file), "answers": export_labels(call.project, file, form.value, source, author)}
 
 
-@verb(label_app, "status", sections=("label",))
+@verb(
+    label_app,
+    "status",
+    example="densedpo label status --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+)
 def label_status(call: Call) -> Any:
     """Count what is labelled, by whom, and what is missing."""
     from densedpo.labels.status import status
@@ -107,27 +139,44 @@ def label_status(call: Call) -> Any:
     return status(call.project, call.settings.label.segment_s)
 
 
-@verb(label_app, "audit", sections=("label",))
+@verb(
+    label_app,
+    "audit",
+    example="densedpo label audit --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+    then="label freeze",
+)
 def label_audit(call: Call, source: SourceOption = None, author: AuthorOption = None) -> Any:
-    """Say what the labels secretly prefer: slower, larger, brighter … Run it before training."""
+    """Say what the labels secretly prefer, before training.
+
+    Slower, larger, brighter …: a preference is said only where its interval shows it.
+    """
     from densedpo.labels.audit import audit
     from densedpo.observe import say
 
     found = audit(call.project, source, call.settings.label.segment_s, author)
     for finding in found["findings"]:
         say(f"{finding['group']}: {finding['text']}")
+    if not found["findings"]:
+        say(f"no side is surely preferred; fewer than {found['min_pairs_for_finding']} pairs of a kind are not judged")
     return found
 
 
-@verb(label_app, "agreement", sections=("label",))
+@verb(
+    label_app,
+    "agreement",
+    example="densedpo label agreement --against people --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+)
 def label_agreement(
     call: Call,
     against: Annotated[
         str | None, typer.Option(help="Measure judges against people, gold (known answers), simulated or an author.")
     ] = None,
 ) -> Any:
-    """Say how far people agree: with each other, with themselves, with known answers and with judges.
+    """Say how far people agree, and how right judges are.
 
+    People are compared with each other, with themselves, with known answers and with judges.
     With --against, also how right each judge is, by segment and by whole video, with and without ties.
     """
     from densedpo.labels.agreement import agreement, lines
@@ -139,7 +188,12 @@ def label_agreement(
     return found
 
 
-@verb(label_app, "calibrate", sections=("label",))
+@verb(
+    label_app,
+    "calibrate",
+    example="densedpo label calibrate --judge vlm:NAME --against people --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+)
 def label_calibrate(
     call: Call,
     judge: Annotated[
@@ -149,9 +203,10 @@ def label_calibrate(
         str, typer.Option(help="What counts as right: people, gold, simulated or an author.")
     ] = "people",
 ) -> Any:
-    """Fit what a judge's confidence is worth where people answered too: its tie threshold and weights.
+    """Fit what a judge's confidence is worth.
 
-    `label freeze` then applies it to all answers of that judge, given with the same settings.
+    Its tie threshold and weights are fitted where people answered too. `label freeze` then applies it to all answers of
+    that judge, given with the same settings.
     """
     from densedpo.labels.accuracy_text import calibration_lines
     from densedpo.labels.thresholds import calibrate_judge
@@ -163,16 +218,22 @@ def label_calibrate(
     return found
 
 
-@verb(label_app, "plan", sections=("label",))
+@verb(
+    label_app,
+    "plan",
+    example="densedpo label plan --judge vlm:NAME --accuracy 0.9 --project my-project",
+    sections=("label.segment_s", "label.alike_below", "label.store_url"),
+)
 def label_plan(
     call: Call,
     judge: Annotated[str | None, typer.Option(help="Judge whose labels people's replace; needed with several.")] = None,
     against: Annotated[str, typer.Option(help="Who is right: people, gold, simulated or an author.")] = "people",
     accuracy: Annotated[float, typer.Option(help="Accuracy with ties that is wanted.")] = 0.9,
 ) -> Any:
-    """Rank segments by how little a judge's label can be believed, and say how many answers of people are needed.
+    """Rank the segments that people should look at first.
 
-    `label serve --order plan` then asks in this order.
+    First come those where a judge's label can be believed least. It also says how many answers of people reach an
+    accuracy. `label serve --order plan` then asks in this order.
     """
     from densedpo.labels.plan import plan
     from densedpo.labels.plan_text import plan_lines
@@ -184,20 +245,27 @@ def label_plan(
     return found
 
 
-@verb(label_app, "freeze", sections=("label",))
+@verb(
+    label_app,
+    "freeze",
+    example="densedpo label freeze --source person --project my-project",
+    sections=("label.segment_s", "label.confidence", "label.store_url"),
+    then="train",
+)
 def label_freeze(
     call: Call,
     source: SourceOption = None,
     author: AuthorOption = None,
     rule: Annotated[ConsensusRule, typer.Option(help="How several answers become one label.")] = ConsensusRule.reviewer,
     keep_flagged: Annotated[
-        bool, typer.Option(help="Count answers of flagged people and of untrusted judges too.")
+        bool, typer.Option("--keep-flagged", help="Count answers of flagged people and of untrusted judges too.")
     ] = False,
 ) -> Any:
-    """Freeze the current answers of one source into a snapshot, which is what training reads.
+    """Freeze answers into the snapshot that training reads.
 
-    majority: most votes. reviewer: a reviewer's answer where there is one. gold_weighted: by accuracy on known answers.
-    dawid_skene: by what the answers say about everybody's habits. A judge's preferences get weights by --confidence.
+    One snapshot holds one kind of source. --rule makes one label of several answers. majority: most votes. reviewer: a
+    reviewer's answer where there is one. gold_weighted: by accuracy on known answers. dawid_skene: by what the answers
+    say about everybody's habits. A judge's preferences get weights by --confidence.
     """
     from densedpo.labels.snapshot import freeze
 

@@ -17,9 +17,9 @@ _YOURS = {
 }
 
 
-@verb(prompts_app, "list")
+@verb(prompts_app, "list", example="densedpo prompts list")
 def list_sets(call: Call) -> Any:
-    """Say which prompt sets come with densedpo, and where known others are."""
+    """List the prompt sets that come along, and where others are."""
     del call
     from densedpo.evaluation.prompts import load_prompts, prompts_digest, shipped_sets
     from densedpo.observe import say
@@ -34,10 +34,15 @@ def list_sets(call: Call) -> Any:
     return {"shipped": shipped, "not_shipped": [{"name": name, "where": where} for name, where in _YOURS.items()]}
 
 
-@verb(prompts_app, "build")
+@verb(
+    prompts_app,
+    "build",
+    example="densedpo prompts build captions.csv --out motion.txt --caption-endpoint http://127.0.0.1:8000/v1 "
+    "--caption-model NAME",
+)
 def build(
     call: Call,
-    files: Annotated[list[Path], typer.Argument(help="Prompt files: .txt, .csv, .json or .jsonl.")],
+    files: Annotated[list[Path], typer.Argument(help="Prompt files: .txt, .csv, .json or .jsonl.", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="The new set: .txt or .jsonl; its report lies beside it.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts kept, taken by a hash of their text.")] = None,
     caption_endpoint: Annotated[
@@ -47,9 +52,10 @@ def build(
         str | None, typer.Option(help="The service's name of the model.", show_default="that of the settings")
     ] = None,
 ) -> Any:
-    """Choose the prompts that ask for complex human action; a language model says yes or no about each.
+    """Build a motion prompt set out of your prompt files.
 
-    The way the paper made its motion benchmark. Nothing is asked twice: answers are kept in the project's cache.
+    A language model says of each prompt whether it asks for complex human action, as the paper made its motion
+    benchmark. Nothing is asked twice: answers are kept in the project's cache.
     """
     from densedpo.config import parse_settings
     from densedpo.evaluation.prompt_builder import build_prompts

@@ -29,7 +29,12 @@ class StudyForm(StrEnum):
     parquet = "parquet"
 
 
-@verb(study_app, "serve", sections=("study",))
+@verb(
+    study_app,
+    "serve",
+    example="densedpo study serve --evaluation held-out --models base,dense --project my-project",
+    sections=("study",),
+)
 def study_serve(
     call: Call,
     evaluation: EvaluationOption = "evaluation",
@@ -40,8 +45,9 @@ def study_serve(
         Path | None, typer.Option(help="YAML list of code, name, text, hint; the paper's four by default.")
     ] = None,
 ) -> Any:
-    """Serve the study page to people, until stopped: two videos, a prompt, several questions, nobody named.
+    """Serve the study page to people, until stopped.
 
+    It shows two videos, a prompt and several questions; nobody is named.
     On this machine alone anybody may take part; once somebody is invited, everybody needs an invitation.
     """
     from densedpo.evaluation.study.office import serve_study
@@ -50,27 +56,38 @@ def study_serve(
     return serve_study(call.project, call.settings, evaluation, chosen, questions)
 
 
-@verb(study_app, "invite", sections=("study",))
+@verb(
+    study_app,
+    "invite",
+    example="densedpo study invite ada --evaluation held-out --project my-project",
+    sections=("study.host", "study.port", "study.public_url"),
+)
 def study_invite(
     call: Call,
     name: Annotated[str, typer.Argument(help="Who is invited.")],
     evaluation: EvaluationOption = "evaluation",
     role: Annotated[StudyRole, typer.Option(help="What they may do.")] = StudyRole.annotator,
 ) -> Any:
-    """Invite a person to the study, or renew their link; the link is shown this once."""
+    """Invite a person to the study, or renew their link.
+
+    The link is shown this once.
+    """
     from densedpo.evaluation.study.office import invite_to_study
 
     link = invite_to_study(call.project, call.settings, evaluation, name, role.value)
     return {"name": name, "role": role.value, "link": link}
 
 
-@verb(study_app, "results")
+@verb(study_app, "results", example="densedpo study results --evaluation held-out --project my-project")
 def study_results(
     call: Call,
     evaluation: EvaluationOption = "evaluation",
-    keep_flagged: Annotated[bool, typer.Option(help="Count answers of flagged people too.")] = False,
+    keep_flagged: Annotated[bool, typer.Option("--keep-flagged", help="Count answers of flagged people too.")] = False,
 ) -> Any:
-    """Say what people prefer: win, tie and lose with intervals and agreement; write evals/NAME/study.json."""
+    """Say what people prefer, with intervals and agreement.
+
+    Win, tie and lose of every question, also written to evals/NAME/study.json.
+    """
     from densedpo.evaluation.study.results import lines
     from densedpo.evaluation.study.results import study_results as results
     from densedpo.observe import say
@@ -81,7 +98,11 @@ def study_results(
     return found
 
 
-@verb(study_app, "export")
+@verb(
+    study_app,
+    "export",
+    example="densedpo study export answers.csv --evaluation held-out --project my-project",
+)
 def study_export(
     call: Call,
     file: Annotated[Path, typer.Argument(help="File to write.")],

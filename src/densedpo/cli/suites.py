@@ -11,7 +11,7 @@ from densedpo.cli.app import app
 from densedpo.cli.verb import Call, verb
 
 
-@verb(app, "score")
+@verb(app, "score", example="densedpo score --command envs/vbench --name evaluation --project my-project")
 def score(
     call: Call,
     command: Annotated[
@@ -28,15 +28,19 @@ def score(
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=1, help="Longest wait for the scores of one video.")] = 1800.0,
 ) -> Any:
-    """Let an outside suite (VBench, VisionReward, VideoScore2 ...) score videos; its numbers come with intervals.
+    """Let an outside suite, such as VBench, score videos.
 
-    The suite runs in an environment of its own: densedpo doctor --setup list. Repeat the command to go on.
+    Its numbers come with intervals. The suite runs in an environment of its own: densedpo doctor --setup list. Repeat
+    the command to go on.
     """
+    from densedpo.errors import ConfigError
     from densedpo.evaluation.suite_run import clips_of_evaluation, clips_of_folder, score_clips, suite_lines
     from densedpo.observe import say
     from densedpo.outside.cache import ScoreCache
     from densedpo.outside.pipe import Adapter, parse_command
 
+    if captions is not None and videos is None:
+        raise ConfigError("--captions is for --videos; an evaluation has prompts of its own")
     folder = call.project.outside
     words = parse_command(command, "--command")
     if videos is None:

@@ -11,7 +11,14 @@ from densedpo.cli.app import app
 from densedpo.cli.verb import Call, verb
 
 
-@verb(app, "train", sections=("", "train"), preset=True)
+@verb(
+    app,
+    "train",
+    example="densedpo train --method dense --max-steps 100 --project my-project",
+    sections=("", "train"),
+    preset=True,
+    then="evaluate",
+)
 def train(
     call: Call,
     name: Annotated[str | None, typer.Option(help="Name of the run; the method's by default.")] = None,
@@ -35,7 +42,12 @@ def train(
     return run_training(call.project, model, settings, name or settings.train.method, snapshot)
 
 
-@verb(app, "sample", sections=("", "sample"))
+@verb(
+    app,
+    "sample",
+    example='densedpo sample --prompt "a dog runs along the beach" --run dense --project my-project',
+    sections=("", "sample"),
+)
 def sample(
     call: Call,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; repeat for several.")] = None,
@@ -63,9 +75,9 @@ def sample(
     return {"folder": str(folder), "videos": [str(video.path) for video in videos], "count": len(videos)}
 
 
-@verb(app, "report")
+@verb(app, "report", example="densedpo report --project my-project")
 def report(call: Call) -> Any:
     """Write the report: one folder that opens from disk."""
     from densedpo.report.build import build_report
 
-    return {"report": str(build_report(call.project))}
+    return {"report": str(build_report(call.project).resolve())}

@@ -7,10 +7,12 @@ and as a short summary otherwise. Settings flags carry the names, defaults and d
 from __future__ import annotations
 
 import inspect
+import shlex
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -41,21 +43,26 @@ def verb(
     app: typer.Typer,
     name: str,
     *,
+    example: str,
     sections: tuple[str, ...] = (),
     preset: bool = False,
     writes_settings: bool = False,
     fails_on: str | None = None,
+    then: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a command.
 
     Args:
         app: where it goes.
         name: the command's name.
-        sections: sections of ``Settings`` whose fields become flags; ``""`` stands for the top-level fields.
+        example: what to type, shown below the options; one command line a line.
+        sections: sections of ``Settings`` whose fields become flags, or single fields (``label.segment_s``); ``""``
+            stands for the top-level fields.
         preset: whether ``--preset`` is offered.
         writes_settings: whether the settings given are kept in ``densedpo.yaml``, once the verb has succeeded, if the
             project has none yet.
         fails_on: key of the result whose content means failure: the result is printed, then the exit status is 1.
+        then: the verb that usually comes next, said at the end.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,11 +87,14 @@ def verb(
             _emit(result, as_json)
             if fails_on and result[fails_on]:
                 raise typer.Exit(1)
+            if then and not as_json:
+                where = "" if folder.root == Path() else f" --project {shlex.quote(str(folder.root))}"
+                say(f"next: densedpo {then}{where}")
 
         command.__signature__ = _signature(function, flags, preset)  # type: ignore[attr-defined]
         command.__name__ = function.__name__
         command.__doc__ = function.__doc__
-        app.command(name)(command)
+        app.command(name, epilog="\b\nExample:\n" + textwrap.indent(example, "  "))(command)
         return function
 
     return register
@@ -92,6 +102,8 @@ def verb(
 
 def _flags(section: str) -> dict[str, str]:
     """Return flag names and the dotted settings they stand for."""
+    if "." in section:
+        return {section.partition(".")[2]: section}
     prefix = f"{section}." if section else ""
     return {
         name: f"{prefix}{name}"
@@ -128,17 +140,23 @@ def _settings_option(dotted: str) -> Any:
     field = _model(section).model_fields[name]
     default = field.get_default()
     shown = "" if default is None else f"; default: {_shown(default)}"  # a description says what None stands for
-    choices = "|".join(str(c) for c in getattr(field.annotation, "__args__", ()) if isinstance(c, str))
     words = field.description or ""
     assert words, f"{dotted} lacks a description"
     text = f"{words[0].upper()}{words[1:]}. [{dotted}{shown}]"
-    kind = _metavar(field.annotation)
     if isinstance(default, bool):
         return Annotated[
             bool | None, typer.Option(f"--{_dash(name)}/--no-{_dash(name)}", help=text, show_default=False)
         ]
+    kind, choices = _values(field.annotation)
     return Annotated[
-        str | None, typer.Option(f"--{_dash(name)}", help=text, metavar=choices or kind, show_default=False)
+        str | None,
+        typer.Option(
+            f"--{_dash(name)}",
+            help=text,
+            metavar=f"<{kind}>",
+            show_default=False,
+            autocompletion=(lambda: choices) if choices else None,
+        ),
     ]
 
 
@@ -150,9 +168,21 @@ def _shown(default: Any) -> str:
     return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
-def _metavar(annotation: Any) -> str:
-    text = str(annotation)
-    return "FLOAT" if "float" in text else "INTEGER" if "int" in text else "TEXT"
+def _values(annotation: Any) -> tuple[str, list[str]]:
+    """Return what a setting takes, as help shows it, and its words where it takes nothing else."""
+    parts = _leaves(annotation)
+    words = [part for part in parts if isinstance(part, str)]
+    kinds = [name for kind, name in ((int, "int"), (float, "float"), (str, "str"), (Path, "path")) if kind in parts]
+    listed = ",..." if tuple in parts else ""
+    return ("|".join([*words, *kinds]) + listed, [] if kinds or listed else words)
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """Return the types and words in an annotation, and ``tuple`` if it is one: ``Literal["a"] | None`` gives a."""
+    if get_origin(annotation) is Annotated:
+        return _leaves(get_args(annotation)[0])
+    inner = [leaf for part in get_args(annotation) for leaf in _leaves(part)]
+    return [*inner, tuple] if get_origin(annotation) is tuple else inner or [annotation]
 
 
 def _dash(name: str) -> str:
@@ -173,9 +203,11 @@ def _emit(result: Any, as_json: bool) -> None:
         print_json(values)
         return
     for name, value in values.items():
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            say(f"{name.replace('_', ' ')}: {value}")
+        if isinstance(value, bool) or name == "schema_version" or value == "":
+            continue
+        if isinstance(value, int | float | str):
+            say(f"{name.replace('_', ' ')}: {_shown(value)}")
         elif isinstance(value, list) and value and isinstance(value[0], dict) and "reason" in value[0]:
             say(f"{name.replace('_', ' ')}: {len(value)}")
-        elif isinstance(value, dict) and value and all(isinstance(v, int) for v in value.values()):
+        elif isinstance(value, dict) and value and all(isinstance(v, int | str) for v in value.values()):
             say(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {v}" for k, v in value.items()))

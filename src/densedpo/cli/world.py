@@ -15,42 +15,53 @@ from densedpo.config import MAX_SEED
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed.")]
 
 
-@verb(app, "demo")
+@verb(app, "demo", example="densedpo demo --project demo-project")
 def demo(
     call: Call,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything; the same seed gives the same numbers.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    small: Annotated[bool, typer.Option(help="A few pairs and steps only: to see that all works.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="A few pairs and steps only: to see that all works.")] = False,
 ) -> Any:
-    """Run the whole loop in miniature and write its report; about five minutes on two CPU cores."""
+    """Run the whole loop in miniature, up to its report.
+
+    About five minutes on two CPU cores; nothing is downloaded.
+    """
     from densedpo.miniworld.demo import DemoSize, run_demo
 
     size = DemoSize(clips=8, independent_pairs=8, guided_per_clip=1, train_steps=4, seeds=1) if small else DemoSize()
     return run_demo(call.project, seed, device, size)
 
 
-@verb(miniworld_app, "clips")
+@verb(miniworld_app, "clips", example="densedpo miniworld clips drawn --count 96")
 def miniworld_clips(
     call: Call,
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     count: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 96,
     seed: Seed = 0,
 ) -> Any:
-    """Draw clips of the world as MP4 files with captions.csv, ready for `clips add`."""
+    """Draw clips of the world, ready for `clips add`.
+
+    They are MP4 files with a captions.csv beside them.
+    """
     from densedpo.miniworld.world_clips import write_world_clips
 
     return write_world_clips(out, count, seed)
 
 
-@verb(miniworld_app, "label", sections=("label",))
+@verb(
+    miniworld_app,
+    "label",
+    example="densedpo miniworld label --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+)
 def miniworld_label(
     call: Call,
     name: Annotated[str, typer.Option(help="Name of the annotator.")] = "simulated",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the annotator's noise.")] = 0,
 ) -> Any:
-    """Label a project's pairs by a simulated annotator who looks at quality alone."""
+    """Label pairs by a simulated annotator, who sees quality alone."""
     from densedpo.miniworld.annotators import SimulatedAnnotator
     from densedpo.miniworld.labelling import label_pairs
 
@@ -71,7 +82,12 @@ class JudgeAsk(StrEnum):
     clip = "clip"
 
 
-@verb(miniworld_app, "judge", sections=("label",))
+@verb(
+    miniworld_app,
+    "judge",
+    example="densedpo miniworld judge --name biased --position-bias 0.5 --project my-project",
+    sections=("label.segment_s", "label.store_url"),
+)
 def miniworld_judge(
     call: Call,
     name: Annotated[str, typer.Option(help="Name of the judge.")] = "noisy",
@@ -81,7 +97,10 @@ def miniworld_judge(
     ask: Annotated[JudgeAsk, typer.Option(help="Ask about each segment, or the whole clip.")] = JudgeAsk.segments,
     seed: Seed = 0,
 ) -> Any:
-    """Let a simulated judge with planted failings answer: to see what `label agreement --against` makes of them."""
+    """Let a simulated judge with planted failings answer.
+
+    It is there to see what `label agreement --against simulated` makes of them.
+    """
     from densedpo.labels.judges.run import judge_pairs
     from densedpo.miniworld.judges import NoisyJudge
 
@@ -89,26 +108,26 @@ def miniworld_judge(
     return judge_pairs(call.project, judge, call.settings.label.segment_s, ask=ask.value).as_dict()
 
 
-@verb(miniworld_app, "validate")
+@verb(miniworld_app, "validate", example="densedpo miniworld validate --trials 100")
 def miniworld_validate(
     call: Call,
     trials: Annotated[int, typer.Option(min=10, help="Trials a defect.")] = 100,
     seed: Seed = 0,
 ) -> Any:
-    """Validate the ground-truth examiner on clean clips and planted defects."""
+    """Check the examiner on clean clips and planted defects."""
     from densedpo.miniworld.validation import validate
 
     return validate(trials, seed)
 
 
-@verb(miniworld_app, "sheet", sections=("",))
+@verb(miniworld_app, "sheet", example="densedpo miniworld sheet samples.png", sections=("",))
 def miniworld_sheet(
     call: Call,
     out: Annotated[Path, typer.Argument(help="PNG file to write.")],
     rows: Annotated[int, typer.Option(min=1, help="Training captions.")] = 12,
     held_out_rows: Annotated[int, typer.Option(min=1, help="Held-out captions, marked with a star.")] = 6,
 ) -> Any:
-    """Sample the model on captions of the world into one contact sheet."""
+    """Sample captions of the world into one contact sheet."""
     from densedpo.miniworld.sheet import write_sheet
     from densedpo.models.load import load_model
 
@@ -117,7 +136,11 @@ def miniworld_sheet(
     return write_sheet(model, out, rows, held_out_rows, settings.seed)
 
 
-@verb(miniworld_app, "train-base")
+@verb(
+    miniworld_app,
+    "train-base",
+    example="densedpo miniworld train-base --out my-base --work my-training",
+)
 def miniworld_train_base(
     call: Call,
     out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("miniature-base"),
@@ -125,9 +148,10 @@ def miniworld_train_base(
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")] = None,
 ) -> Any:
-    """Train the miniature's base model from nothing: VAE, then text encoder and transformer. Resumes by repeating.
+    """Train the miniature's base model from nothing.
 
-    About 75 minutes on one CPU core; a GPU is used where there is one.
+    First the VAE, then text encoder and transformer. About 75 minutes on one CPU core; a GPU is used where there is
+    one.
     """
     import torch
 
@@ -138,7 +162,14 @@ def miniworld_train_base(
     return train_base(out, work, BaseRecipe(seed=seed))
 
 
-@verb(app, "doctor", sections=("",), preset=True, fails_on="problems")
+@verb(
+    app,
+    "doctor",
+    example="densedpo doctor\ndensedpo doctor --model MODEL --size 480x832x81 --preset paper",
+    sections=("",),
+    preset=True,
+    fails_on="problems",
+)
 def doctor(
     call: Call,
     size: Annotated[
@@ -153,10 +184,11 @@ def doctor(
         typer.Option(help="With --setup: make that environment in this folder; weights stay to be fetched."),
     ] = None,
 ) -> Any:
-    """Look at the environment: versions, devices, video codecs, the model; say what is missing and how to mend it.
+    """Look at this machine; say what is missing and how to mend it.
 
-    With --size, also predict what making pairs and training take, from the model's configuration files alone and with
-    the settings in densedpo.yaml. The exit status is 1 if there is a problem.
+    Versions, devices, video codecs and the model are looked at. With --size, also predict what making pairs and
+    training take, from the model's configuration files alone and with the settings in densedpo.yaml. The exit status is
+    1 if there is a problem.
     """
     from densedpo.cli.doctor import examine_environment
     from densedpo.cli.fits import examine_fit
