@@ -208,8 +208,8 @@ def label_calibrate(
     Its tie threshold and weights are fitted where people answered too. `label freeze` then applies it to all answers of
     that judge, given with the same settings.
     """
-    from densedpo.labels.accuracy_text import calibration_lines
-    from densedpo.labels.thresholds import calibrate_judge
+    from densedpo.labels.accuracy.fit import calibrate_judge
+    from densedpo.labels.accuracy.text import calibration_lines
     from densedpo.observe import say
 
     found = calibrate_judge(call.project, judge, against, call.settings.label.segment_s)
@@ -235,8 +235,8 @@ def label_plan(
     First come those where a judge's label can be believed least. It also says how many answers of people reach an
     accuracy. `label serve --order plan` then asks in this order.
     """
-    from densedpo.labels.plan import plan
-    from densedpo.labels.plan_text import plan_lines
+    from densedpo.labels.planning.plan import plan
+    from densedpo.labels.planning.text import plan_lines
     from densedpo.observe import say
 
     found = plan(call.project, call.settings.label, judge, against, accuracy)

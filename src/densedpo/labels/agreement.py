@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from densedpo.labels.accuracy import accuracy_of
-from densedpo.labels.accuracy_text import accuracy_lines, told
+from densedpo.labels.accuracy.reference import reference
+from densedpo.labels.accuracy.table import accuracy_of
+from densedpo.labels.accuracy.text import accuracy_lines, told
 from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent
 from densedpo.labels.consensus import consensus, label_of
 from densedpo.labels.gold import load_gold
 from densedpo.labels.quality import FLAG_RULES, Gold, people_quality
-from densedpo.labels.reference import reference
 from densedpo.labels.reliability import Estimate, absent, cohen, krippendorff, share
 from densedpo.labels.store import current_answers
 from densedpo.store.files import write_json
@@ -32,8 +32,8 @@ Question = tuple[str, int]
 def agreement(project: Project, segment_s: float, against: str | None = None) -> dict[str, Any]:
     """Return all measures of agreement over the project's current answers, as plain values for JSON.
 
-    With ``against`` (people, gold, simulated or an author), also how right the judges are (labels/accuracy.py), which
-    is kept for the report.
+    With ``against`` (people, gold, simulated or an author), also how right the judges are (labels/accuracy/table.py),
+    which is kept for the report.
 
     Raises:
         LabelError: if there is nothing to measure judges against.

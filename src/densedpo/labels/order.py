@@ -9,7 +9,7 @@ from densedpo.config import Settings
 from densedpo.keys import stream
 from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.consensus import label_of
-from densedpo.labels.plan_order import planned_pairs
+from densedpo.labels.planning.order import planned_pairs
 from densedpo.labels.store import LabelStore
 from densedpo.store.project import Project
 

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
+from densedpo.labels.accuracy.calibration import Confidence, load_calibration, weighted
+from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.answers import Answer, AnswerEvent, Source
-from densedpo.labels.calibration import Confidence, load_calibration, weighted
 from densedpo.labels.consensus import of_pair, with_weights
 from densedpo.labels.gold import load_gold
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.quality import FLAG_RULES, gold_accuracy, people_quality
-from densedpo.labels.reference import Question
 from densedpo.labels.rules import WORDS, Decide, Rule, decider, reviewer_first
 from densedpo.labels.selection import selected_answers
 from densedpo.labels.store import current_answers
@@ -106,7 +106,8 @@ def freeze(
         segment_s: segment length in seconds; may be left out where only one is in use.
         rule: how several answers to one question become one label (labels/rules.py).
         author: whose answers alone count; needed where several judges have answered.
-        confidence: what weight a judge's preferences get (labels/calibration.py); people's and simulated ones weigh 1.
+        confidence: what weight a judge's preferences get (labels/accuracy/calibration.py); people's and simulated ones
+            weigh 1.
         keep_flagged: whether answers count of people whose answers raise a flag (labels/quality.py), and answers that
             are not trusted, as of a judge that failed its self-test; the snapshot then says whose (``untrusted``).
 

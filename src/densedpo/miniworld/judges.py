@@ -1,7 +1,7 @@
 """Simulated machine judges: the ground-truth examiner with failings that real judges have, planted and of known size.
 
 They implement the interface of labels/judges/base.py and go through the same stage and store as real ones, so that the
-measures of labels/accuracy.py can be tried on judges whose failings are known.
+measures of labels/accuracy/table.py can be tried on judges whose failings are known.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from densedpo.errors import ProjectError
-from densedpo.labels.accuracy import COLUMNS, ROWS
+from densedpo.labels.accuracy.table import COLUMNS, ROWS
 from densedpo.report.plots import RUN_COLOURS, RUN_SYMBOLS, Figure, error_bar, escape
 from densedpo.store.files import read_object
 from densedpo.store.project import Project

@@ -13,16 +13,16 @@ from tests.unit.labels.conftest import PAIR_COLUMNS, Fill, event, pair_row
 from densedpo.config import LabelSettings, parse_settings
 from densedpo.errors import ConfigError, LabelError
 from densedpo.keys import stream
+from densedpo.labels.accuracy.calibration import Calibration, Curve, load_calibration
+from densedpo.labels.accuracy.fit import calibrate_judge
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.calibration import Calibration, Curve, load_calibration
-from densedpo.labels.doubt import Belief, beliefs
 from densedpo.labels.order import work_order
-from densedpo.labels.plan import plan
-from densedpo.labels.plan_curve import Known, Outlook, needed, points
-from densedpo.labels.plan_order import orders
-from densedpo.labels.plan_text import plan_lines
+from densedpo.labels.planning.curve import Known, Outlook, needed, points
+from densedpo.labels.planning.doubt import Belief, beliefs
+from densedpo.labels.planning.order import orders
+from densedpo.labels.planning.plan import plan
+from densedpo.labels.planning.text import plan_lines
 from densedpo.labels.store import LabelStore
-from densedpo.labels.thresholds import calibrate_judge
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table, write_table
 

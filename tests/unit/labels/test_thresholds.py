@@ -12,9 +12,7 @@ from tests.unit.labels.conftest import PAIR_COLUMNS, Fill, event, pair_row
 
 from densedpo.errors import LabelError
 from densedpo.keys import stream
-from densedpo.labels.accuracy_text import calibration_lines
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
-from densedpo.labels.calibration import (
+from densedpo.labels.accuracy.calibration import (
     Calibration,
     Curve,
     calibration_file,
@@ -22,10 +20,7 @@ from densedpo.labels.calibration import (
     strength,
     weighted,
 )
-from densedpo.labels.consensus import Consensus, of_pair
-from densedpo.labels.snapshot import freeze, load_snapshot
-from densedpo.labels.store import LabelStore
-from densedpo.labels.thresholds import (
+from densedpo.labels.accuracy.fit import (
     Sample,
     calibrate_judge,
     fit_sample,
@@ -34,6 +29,11 @@ from densedpo.labels.thresholds import (
     monotone,
     tie_threshold,
 )
+from densedpo.labels.accuracy.text import calibration_lines
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.consensus import Consensus, of_pair
+from densedpo.labels.snapshot import freeze, load_snapshot
+from densedpo.labels.store import LabelStore
 from densedpo.store.project import Project
 from densedpo.store.tables import write_table
 

@@ -35,7 +35,7 @@ class RewardJudge:
     """Judge by the margin sum_i w_i (s_i(a) - s_i(b)) with sum |w_i| = 1; a tie where its size is at most ``tie_band``.
 
     ``raw`` is a JSON object with ``margin`` and the scores of both sides. There is no confidence, as scores have no
-    scale of their own: what a margin is worth is fitted against people (labels/calibration.py reads the margin).
+    scale of their own: what a margin is worth is fitted against people (labels/accuracy/calibration.py reads it).
     Swapping the sides swaps the answer exactly.
     """
 

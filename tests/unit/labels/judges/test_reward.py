@@ -14,8 +14,8 @@ from tests.unit.outside.stand_ins import command
 
 from densedpo.errors import ConfigError
 from densedpo.keys import stream
+from densedpo.labels.accuracy.calibration import strength
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.calibration import strength
 from densedpo.labels.judges.base import Judge, SegmentPair
 from densedpo.labels.judges.reward import RewardJudge, choose_weights
 from densedpo.outside.cache import ScoreCache

@@ -15,12 +15,12 @@ from tests.unit.labels.judges.doubles import Double, brighter, images_of, noise_
 
 from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError
+from densedpo.labels.accuracy.position import answers_in_order
 from densedpo.labels.answers import ANSWERS
 from densedpo.labels.judges import votes
 from densedpo.labels.judges.answerer import Question, Reply
 from densedpo.labels.judges.base import BudgetError, Judge, OrderedJudge, SegmentPair
 from densedpo.labels.judges.vlm import VlmJudge
-from densedpo.labels.position import answers_in_order
 
 CHOICES = ("first", "second", "tie", "both_bad", "cannot_judge")
 

@@ -1,8 +1,8 @@
 """``densedpo label plan``: where people are worth their time, and how much of it is needed.
 
-Ranks the segments that a judge labels by how little its label can be believed (labels/doubt.py), leaves out what people
+Ranks the segments that a judge labels by how little its label can be believed (doubt.py), leaves out what people
 answered already and what looks alike, writes ``labels/plan.parquet``, which the labelling page can follow
-(``serve.order: plan``), and estimates how accurate labels become on the way (labels/plan_curve.py).
+(``serve.order: plan``), and estimates how accurate labels become on the way (curve.py).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 from densedpo.config import LabelSettings
 from densedpo.errors import ConfigError, LabelError
+from densedpo.labels.accuracy.calibration import Calibration, load_calibration
+from densedpo.labels.accuracy.reference import Reference, reference
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.calibration import Calibration, load_calibration
-from densedpo.labels.doubt import Belief, beliefs
 from densedpo.labels.gold import load_gold
-from densedpo.labels.plan_curve import Outlook, needed, points
-from densedpo.labels.plan_known import known_labels
-from densedpo.labels.plan_order import orders, questions_of, write_plan
+from densedpo.labels.planning.curve import Outlook, needed, points
+from densedpo.labels.planning.doubt import Belief, beliefs
+from densedpo.labels.planning.known import known_labels
+from densedpo.labels.planning.order import orders, questions_of, write_plan
 from densedpo.labels.quality import Gold
-from densedpo.labels.reference import Reference, reference
 from densedpo.labels.store import current_answers
 from densedpo.store.project import Project
 from densedpo.store.tables import read_table

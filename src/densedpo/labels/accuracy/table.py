@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from densedpo.labels.accuracy.calibration_error import calibration
+from densedpo.labels.accuracy.position import position
+from densedpo.labels.accuracy.reference import Question, Reference, majorities
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
-from densedpo.labels.calibration_error import calibration
 from densedpo.labels.consensus import label_of
-from densedpo.labels.position import position
-from densedpo.labels.reference import Question, Reference, majorities
 from densedpo.labels.reliability import Estimate, share
 
 ROWS = {"segments": "segments", "clips_by_majority": "videos, by majority", "clips_asked": "videos, asked"}

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from densedpo.labels.accuracy.calibration import Calibration, Confidence
+from densedpo.labels.accuracy.fit import fit_sample, folds, sample_of
+from densedpo.labels.accuracy.reference import Question, Reference
 from densedpo.labels.answers import AnswerEvent
-from densedpo.labels.calibration import Calibration, Confidence
-from densedpo.labels.doubt import Belief, beliefs
-from densedpo.labels.plan_curve import Known
-from densedpo.labels.reference import Question, Reference
-from densedpo.labels.thresholds import fit_sample, folds, sample_of
+from densedpo.labels.planning.curve import Known
+from densedpo.labels.planning.doubt import Belief, beliefs
 
 
 def known_labels(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from densedpo.labels.accuracy import COLUMNS, ROWS
+from densedpo.labels.accuracy.table import COLUMNS, ROWS
 
 _CELL = 30
 

@@ -1,6 +1,6 @@
 """The order in which people's time goes furthest, and the file that keeps it: ``labels/plan.parquet``.
 
-Made by labels/plan.py, followed by the labelling page (labels/order.py).
+Made by labels/planning/plan.py, followed by the labelling page (labels/order.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from densedpo.config import LabelSettings
 from densedpo.errors import ConfigError, LabelError
 from densedpo.keys import stream
+from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.alike import alike_segments
-from densedpo.labels.doubt import Belief
 from densedpo.labels.grid import SegmentGrid
-from densedpo.labels.reference import Question
+from densedpo.labels.planning.doubt import Belief
 from densedpo.store.project import Project
 from densedpo.store.tables import Row, read_table, write_table
 

@@ -1,6 +1,6 @@
 """What a judge's confidence is worth: a fitted calibration, where it is kept, and how it turns answers into weights.
 
-Fitted by labels/thresholds.py where people (or known answers) judged too, kept in ``labels/calibration``, applied to
+Fitted by labels/accuracy/fit.py where people (or known answers) judged too, kept in ``labels/calibration``, applied to
 all of the judge's answers when labels are frozen (labels/snapshot.py), so that confidence reaches the loss as weights.
 """
 
@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from densedpo.errors import LabelError
 from densedpo.keys import content_id
+from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
-from densedpo.labels.reference import Question
 from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 

@@ -1,7 +1,7 @@
 """What judges are measured by: the labels of people, of known answers, of a simulated or of a named author.
 
 Chooses the answers that count as right, makes one label a question of them, and one of each whole video. Feeds
-labels/accuracy.py, labels/thresholds.py and labels/plan.py.
+labels/accuracy/table.py, labels/accuracy/fit.py and labels/planning/plan.py.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ from scipy.optimize import isotonic_regression
 from densedpo.errors import LabelError
 from densedpo.intervals import cluster_bootstrap
 from densedpo.keys import stream
-from densedpo.labels.accuracy import labels_of
+from densedpo.labels.accuracy.calibration import Calibration, Curve, strength, write_calibration
+from densedpo.labels.accuracy.calibration_error import calibration as calibration_error
+from densedpo.labels.accuracy.reference import Reference, reference
+from densedpo.labels.accuracy.table import labels_of
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
-from densedpo.labels.calibration import Calibration, Curve, strength, write_calibration
-from densedpo.labels.calibration_error import calibration as calibration_error
 from densedpo.labels.gold import load_gold
-from densedpo.labels.reference import Reference, reference
 from densedpo.labels.reliability import absent, share
 from densedpo.labels.store import current_answers
 from densedpo.store.project import Project

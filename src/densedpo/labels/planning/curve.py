@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densedpo.keys import stream
-from densedpo.labels.calibration import Curve
-from densedpo.labels.thresholds import monotone
+from densedpo.labels.accuracy.calibration import Curve
+from densedpo.labels.accuracy.fit import monotone
 
 _DRAWS = 200
 _STEPS = 2001

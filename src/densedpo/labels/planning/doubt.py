@@ -1,6 +1,6 @@
 """How far each of a judge's labels can be believed: its own confidence, and what other judges say of the same segment.
 
-Feeds labels/plan.py, which sends people where belief is low.
+Feeds labels/planning/plan.py, which sends people where belief is low.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from densedpo.labels.accuracy.calibration import Calibration, Confidence, strength, weighted
+from densedpo.labels.accuracy.position import torn
+from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
-from densedpo.labels.calibration import Calibration, Confidence, strength, weighted
 from densedpo.labels.consensus import label_of
-from densedpo.labels.position import torn
-from densedpo.labels.reference import Question
 
 _CLASSES = (-1, 0, 1)
 _UNKNOWN = 0.5

@@ -1,0 +1,1 @@
+"""How right judges are, and what their confidence is worth."""

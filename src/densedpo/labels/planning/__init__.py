@@ -1,0 +1,1 @@
+"""Where people are worth their time, and how much of it is needed."""
