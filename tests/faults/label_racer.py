@@ -13,6 +13,7 @@ from pathlib import Path
 
 from densedpo.keys import stream
 from densedpo.labels.database import Database
+from densedpo.labels.people.progress import team_progress
 from densedpo.labels.queue import Claim, Queue
 
 
@@ -24,6 +25,7 @@ class ReadThenUpdate(Queue):
             pair_id = self._next_free(connection, annotator)
         if pair_id is None:
             return None
+        time.sleep(0.001)  # on however quick a machine, others look before it is written
         with self._database.writing() as connection:
             return self._claim(connection, annotator, pair_id, "work", None)
 
@@ -39,14 +41,14 @@ def main(location: str, name: str, rule: str, leaves: float, lease_s: float) -> 
     rng = stream("test", "race", name)
     tell("ready")
     sys.stdin.readline()
-    idle_since = None
-    while idle_since is None or (leaves and time.monotonic() - idle_since < 2.5):
+    while True:
         claim = queue.take_work(name)
         if claim is None:
-            idle_since = idle_since or time.monotonic()
-            time.sleep(0.05)
+            done, wanted = team_progress(database, 1)
+            if not leaves or done == wanted:
+                break
+            time.sleep(0.05)  # what was dropped comes back once its lease is over
             continue
-        idle_since = None
         left = rng.uniform() < leaves
         state = "left" if left else queue.submit(claim.task_id, name, lambda *_: False)
         tell(f"{state} {claim.pair_id}")

@@ -137,7 +137,6 @@ def start(parent: subprocess.Popen[str]) -> int:
 
 def test_no_acknowledged_answer_is_lost_or_doubled(project: Project) -> None:
     port, rng, stop = free_port(), stream("test", "label kill"), threading.Event()
-    came_back_s: list[float] = []
     with starter([sys.executable, str(SCRIPT), str(project.root), str(port)]) as parent:
         child = start(parent)
         pages = [Page(port, f"person-{number}") for number in range(CLIENTS)]
@@ -149,7 +148,6 @@ def test_no_acknowledged_answer_is_lost_or_doubled(project: Project) -> None:
             while sum(len(page.acknowledged) for page in pages) <= before:
                 assert time.monotonic() - began < 60, "no answer was acknowledged"
                 time.sleep(0.0005)
-            came_back_s.append(time.monotonic() - began)
             time.sleep(float(rng.uniform(0, 0.03)))
             os.kill(child, signal.SIGKILL)
             child = start(parent)
@@ -170,7 +168,6 @@ def test_no_acknowledged_answer_is_lost_or_doubled(project: Project) -> None:
     assert set(stored.values()) == {2}
     assert set(stored) <= {key for page in pages for key in page.posted}
     assert [error for page in pages for error in page.errors] == []
-    assert sorted(came_back_s)[len(came_back_s) // 2] < 5
 
 
 def acknowledged_after_sync(trace: list[str]) -> list[bool]:

@@ -6,9 +6,8 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -130,18 +129,18 @@ def test_sound_without_picture_is_refused(reader: FrameReader, tmp_path: Path) -
     refused(reader, write_sound(tmp_path / "sound.mp4"), "no video stream")
 
 
-def test_special_files_are_refused_without_waiting(reader: FrameReader, tmp_path: Path) -> None:
+def test_special_files_are_refused_without_waiting(tmp_path: Path) -> None:
     fifo, device, folder = tmp_path / "fifo.mp4", tmp_path / "device.mp4", tmp_path / "folder.mp4"
     os.mkfifo(fifo)
     device.symlink_to("/dev/zero")
     folder.mkdir()
     dangling = tmp_path / "dangling.mp4"
     dangling.symlink_to(tmp_path / "nowhere")
-    start = time.monotonic()
-    for path in (fifo, device, folder):
-        refused(reader, path, "not a regular file")
-    refused(reader, dangling, "cannot be read")
-    assert time.monotonic() - start < 5
+    with FrameReader(ClipSettings()) as reader:
+        for path in (fifo, device, folder):
+            refused(reader, path, "not a regular file")
+        refused(reader, dangling, "cannot be read")
+        assert reader.child_pid is None, "nothing was opened"
 
 
 def test_the_decoder_cannot_open_another_file(tmp_path: Path, good: Path) -> None:
@@ -189,9 +188,7 @@ GARBAGE = "import os; print('{\"ready\": 1}', flush=True); input(); os._exit(7)"
 
 def test_a_decoder_that_hangs_is_stopped_at_the_deadline(good: Path) -> None:
     with FrameReader(ClipSettings(decode_timeout_s=0.5), [sys.executable, "-c", HANG]) as reader:
-        start = time.monotonic()
         refused(reader, good, "not decoded within 0.5 s")
-        assert time.monotonic() - start < 10
         assert reader.child_pid is None
 
 
@@ -208,17 +205,18 @@ def test_a_decoder_killed_in_the_middle_is_named_and_the_next_file_goes_on(tmp_p
         pid = reader.child_pid
         assert pid is not None
         reader._out.unlink()
+        os.mkfifo(reader._out)  # holds less than the frames: the decoder waits in the middle for whoever reads
 
         def kill_while_it_writes() -> None:
-            while not (reader._out.exists() and reader._out.stat().st_size):
-                time.sleep(0.001)
-            os.kill(pid, signal.SIGKILL)
+            with reader._out.open("rb") as frames:
+                assert frames.read(1)
+                os.kill(pid, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill_while_it_writes)
-        killer.start()
-        refused(reader, long, "broke down on it .SIGKILL.")
-        killer.join()
-        assert 0 < reader._out.stat().st_size < 600 * 36 * 48 * 3, "the kill came in the middle"
+        with ThreadPoolExecutor(1) as thread:
+            killed = thread.submit(kill_while_it_writes)
+            refused(reader, long, "broke down on it .SIGKILL.")
+            killed.result()
+        reader._out.unlink()
         assert len(reader.scan(good).timestamps_s) == 40
         assert reader.child_pid not in (None, pid)
         assert len(reader.scan(long).timestamps_s) == 600, "control: without the kill it can be read"
@@ -230,7 +228,7 @@ def test_a_decoder_killed_between_files_is_replaced(good: Path) -> None:
         pid = reader.child_pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it is dead, and the reader has not heard of it
         assert len(reader.scan(good).timestamps_s) == 40
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from densedpo.clips.captions import find_table, read_captions
 from densedpo.clips.geometry import ClipGeometry
-from densedpo.clips.ingest import Ingest, one_line, storable
+from densedpo.clips.ingest import MARKERS, Ingest, one_line, storable
 from densedpo.clips.probe import FrameReader
 from densedpo.clips.sources import find_files
 from densedpo.config import ClipSettings
@@ -108,6 +108,7 @@ def add_clips(
     for name in summary.captions_without_file:
         warn(one_line(f"{captions}: caption for {name!r}, but there is no such file; correct its path"))
     remove_leftovers(project.clips)
+    remove_leftovers(project.clips / MARKERS)
     with FrameReader(settings) as reader:
         ingest = Ingest(project, known, geometry, settings, segment_s, reader)
         for file in track(files, "adding clips"):

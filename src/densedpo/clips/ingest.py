@@ -29,6 +29,7 @@ from densedpo.store.project import Project
 from densedpo.store.tables import Row
 
 Outcome = Literal["accepted", "skipped", "duplicate"]
+MARKERS = "sources"  # folder of the clips' that says which files are finished
 
 # Raw frames taken from one file at a time: bounds memory and temporary disk, whatever the file
 _GROUP_BYTES = 512 * 2**20
@@ -60,7 +61,7 @@ class Ingest:
         if digest in self._seen:
             return "duplicate", 0
         caption = self.captions.of(file)
-        marker = self.project.clips / "sources" / f"{content_id(digest, self.geometry.as_dict())}.json"
+        marker = self.project.clips / MARKERS / f"{content_id(digest, self.geometry.as_dict())}.json"
         made_with = {
             "source_sha256": digest,
             "caption": caption,

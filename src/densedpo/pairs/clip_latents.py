@@ -12,7 +12,7 @@ from densedpo.clips.decode import read_video
 from densedpo.errors import MediaError, ProjectError
 from densedpo.models.base import VideoModel
 from densedpo.models.sampling import to_video
-from densedpo.store.files import replacing, sha256_file
+from densedpo.store.files import remove_leftovers, replacing, sha256_file
 from densedpo.store.tables import Row
 
 
@@ -28,6 +28,7 @@ class ClipLatents:
         )
         self._folder = folder / f"{model.fingerprint}-{made_in}"
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self._folder)
 
     def look(self, clip: Row) -> Tensor | MediaError | None:
         """Return a clip's video [3, T, H, W] if it must still be encoded, None if not, or why it cannot be used.

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.faults.dying import kill_at
 from tests.unit.clips.makers import REAL_CLIPS, moving, texture, write_foreign
 
 from densedpo.clips.add import CLIPS_SCHEMA, AddSummary, add_clips
@@ -211,19 +209,13 @@ add_clips(Project(Path(sys.argv[1])), [Path(sys.argv[2])], None, ClipGeometry(8.
 def test_a_killed_run_ends_in_the_same_files_when_repeated(tmp_path: Path, videos: Path) -> None:
     add(tmp_path / "whole", videos)
     expected = digests(tmp_path / "whole")
-    killed = 0
-    for wanted in (1, 2, 4):
-        project = tmp_path / f"killed-{wanted}"
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-        with subprocess.Popen([sys.executable, "-c", SCRIPT, project, videos], env=environment) as run:
-            while run.poll() is None and len(list((project / "clips").glob("*"))) < wanted:
-                time.sleep(0.0005)
-            run.send_signal(signal.SIGKILL)
-            killed += run.wait() == -signal.SIGKILL
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    for moment in (1, 4, 8, 14, 17):  # 8 a clip, of which the first file gives two, then 2 for that file's marker
+        project = tmp_path / f"killed-{moment}"
+        kill_at(moment, SCRIPT, str(project), str(videos), env=environment)
         assert digests(project) != expected, "control: the kill left something undone"
         add(project, videos)
         assert digests(project) == expected
-    assert killed == 3
 
 
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the folder of real clips is not there")

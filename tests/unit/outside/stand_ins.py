@@ -42,6 +42,7 @@ def load():
             sys.stderr.write("out of memory on device 0\\n")
             os._exit(3)
         if name.startswith("hang"):
+            open(video + ".begun", "w").close()
             time.sleep(600)
         if name.startswith("raise"):
             raise ValueError("no such\\ncodec")

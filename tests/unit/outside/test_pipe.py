@@ -127,7 +127,10 @@ list(adapter.score([Item(Path({str(hanging)!r}))]))
     )  # fmt: skip
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    time.sleep(0.5)
+    until = time.monotonic() + 60
+    while not Path(f"{hanging}.begun").exists():
+        assert time.monotonic() < until, "the child was not asked"
+        time.sleep(0.01)
     parent.kill()
     parent.wait()
     parent.stdout.close()
