@@ -106,6 +106,12 @@ def _dawid_skene(events: Sequence[AnswerEvent]) -> Decided:
         question: {author: _LABELS.index(label_of(answer)) for author, answer in said if answer != "cannot_judge"}
         for question, said in given.items()
     }
+    if max(map(len, judged.values()), default=0) == 1:
+        # with one vote a question the model cannot tell habits from truth, and may call every preference a tie
+        raise LabelError(
+            "dawid_skene: no segment was answered by two people, which is how habits show; use --rule majority, or let "
+            "people overlap (label serve --overlap 2)"
+        )
     truth = posteriors({question: votes for question, votes in judged.items() if votes}, _CHOICES)
     decided: Decided = {}
     for question, said in given.items():

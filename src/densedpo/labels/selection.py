@@ -43,12 +43,12 @@ def select(
         usable, doubtful = usable + doubtful, []
     kinds = sorted({event.source for event in usable})
     if source is None and len(kinds) > 1:
-        raise LabelError(f"answers come from {' and '.join(kinds)}, which are never mixed; name one as source")
+        raise LabelError(f"answers come from {' and '.join(kinds)}, which are never mixed; name one with --source")
     chosen = [event for event in usable if source in (None, event.source)]
     lengths = sorted({event.segment_s for event in chosen})
     if segment_s is None and len(lengths) > 1:
         named = " and ".join(f"{length:g}" for length in lengths)
-        raise LabelError(f"answers speak of segments of {named} s, which are never mixed; name one as segment_s")
+        raise LabelError(f"answers speak of segments of {named} s, which are never mixed; name one with --segment-s")
     chosen = [event for event in chosen if segment_s in (None, event.segment_s)]
     doubtful = [event for event in doubtful if source in (None, event.source) and segment_s in (None, event.segment_s)]
     untrusted = ", ".join(f"{count} by {name}" for name, count in Counter(event.author for event in doubtful).items())

@@ -167,6 +167,16 @@ def test_dawid_skene_finds_the_truth_that_a_majority_misses() -> None:
     assert all(posterior.sum() == pytest.approx(1) for posterior in found.values())
 
 
+def test_dawid_skene_refuses_where_no_two_people_answered_the_same() -> None:
+    """Its estimate would call these twelve preferences ties: one vote a question tells habits from truth by nothing."""
+    said: list[Answer] = ["a"] * 6 + ["b"] * 6 + ["tie"] * 28
+    alone = [event(f"p{number}", 0, answer, author="ann") for number, answer in enumerate(said)]
+    with pytest.raises(LabelError, match="no segment was answered by two people"):
+        decider("dawid_skene", {})(alone)
+    shared = [*alone, *(event(one.pair_id, 0, one.answer, author="bob") for one in alone if one.answer)]
+    assert sum(found.label != 0 for found in decider("dawid_skene", {})(shared).values()) == 12
+
+
 def test_rules_differ_where_they_should() -> None:
     votes = [event(answer="b", author="bob"), event(answer="b", author="eve"), event(answer="a", author="ann")]
     review = [event(answer="tie", author="rev", task="review")]
