@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from densedpo.errors import ConfigError
-from densedpo.evaluation.prompts import find_prompts, load_prompts, make_prompts, prompts_digest, shipped_sets
+from densedpo.errors import ConfigError, DenseDPOError
+from densedpo.evaluation.prompts import (
+    find_prompts,
+    load_prompts,
+    make_prompts,
+    prompts_digest,
+    shipped_sets,
+    wording,
+)
 
 
 def test_repeated_prompts_are_kept_once_in_order() -> None:
@@ -56,12 +65,40 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
         ("p.json", '[{"prompt": 3}]', "no column named prompt"),
         ("p.json", "[" * 200_000, "JSON"),
         ("p.jsonl", '"a"\n{"prompt": "b"}\nx', "line 3"),
+        ("p.csv", "Prompts;id\na cat;1\n", "line 2: no column named prompt .* there are 'Prompts;id'"),
     ],
 )
 def test_what_is_no_prompt_file_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(DenseDPOError, match=words) as failed:
         load_prompts(tmp_path / name)
+    assert "\n" not in str(failed.value)
+
+
+def test_files_of_other_programs_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"caption": ["a cat", None, "ein Fluß 物"]}), tmp_path / "p.parquet")
+    assert load_prompts(tmp_path / "p.parquet") == make_prompts(["a cat", "ein Fluß 物"])
+    (tmp_path / "p.CSV").write_text('n,prompt\r\n1,"a cat,\r\nrunning"\r\n2,\r\n3\r\n', newline="")
+    assert [prompt.text for prompt in load_prompts(tmp_path / "p.CSV")] == ["a cat, running"]
+    # half a character, as some programs cut long texts
+    (tmp_path / "p.json").write_text('["a cat \\ud83d", "a\\u0000dog"]')
+    assert [prompt.text for prompt in load_prompts(tmp_path / "p.json")] == ["a cat", "a dog"]
+    (tmp_path / "p.txt").write_bytes("a cat\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        load_prompts(tmp_path / "p.txt")
+    with pytest.raises(ConfigError, match="no such prompt file"):
+        load_prompts(tmp_path)
+
+
+def test_ten_thousand_prompts(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"a cat, number {n % 9_000}\n" for n in range(10_000)))
+    assert len(load_prompts(tmp_path / "p.txt")) == 9_000
+
+
+def test_wording_is_all_but_case_and_punctuation() -> None:
+    assert wording(" A cat, running! ") == wording("a Cat running") != wording("a cat runs")
+    assert wording("STRAẞE 物") == wording("strasse, 物")
+    assert wording("!?") != wording("?!")  # nothing but signs: as it is
 
 
 def test_the_shipped_set_is_found_by_name(tmp_path: Path) -> None:
