@@ -14,7 +14,7 @@ from typing import Any
 from densedpo.labels.accuracy.reference import reference
 from densedpo.labels.accuracy.table import accuracy_of
 from densedpo.labels.accuracy.text import accuracy_lines, told
-from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent
+from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent, Question
 from densedpo.labels.consensus import consensus, label_of
 from densedpo.labels.gold import load_gold
 from densedpo.labels.quality import FLAG_RULES, Gold, people_quality
@@ -26,7 +26,6 @@ from densedpo.store.project import Project
 SCHEMA_VERSION = 1
 _NOMINAL: tuple[Answer, ...] = ("a", "b", "tie", "both_bad")
 _COUPLES_AT_MOST = 45
-Question = tuple[str, int]
 
 
 def agreement(project: Project, segment_s: float, against: str | None = None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 VOTING_TASKS: tuple[Task, ...] = ("work", "review")
 TAGS = ("limbs", "morphing", "blur", "popping", "impossible_motion")
 WHOLE_CLIP = -1
+Question = tuple[str, int]  # the pair's id and the segment, which is what an answer is about
 _NUMBERS = ("segment_s", "start_s", "end_s", "confidence", "dwell_s")
 
 

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from densedpo.errors import LabelError, ProjectError
 from densedpo.keys import content_id
 from densedpo.labels.accuracy.calibration import Confidence, load_calibration, weighted
-from densedpo.labels.accuracy.reference import Question
-from densedpo.labels.answers import Answer, AnswerEvent, Source
+from densedpo.labels.answers import Answer, AnswerEvent, Question, Source
 from densedpo.labels.consensus import of_pair, with_weights
 from densedpo.labels.gold import load_gold
 from densedpo.labels.grid import SegmentGrid

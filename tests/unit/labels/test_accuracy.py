@@ -14,11 +14,11 @@ from densedpo.intervals import cluster_bootstrap
 from densedpo.keys import stream
 from densedpo.labels.accuracy.calibration_error import calibration, equal_count_bins
 from densedpo.labels.accuracy.position import answers_in_order, position
-from densedpo.labels.accuracy.reference import Question, majorities, reference
+from densedpo.labels.accuracy.reference import majorities, reference
 from densedpo.labels.accuracy.table import accuracy_of, judge_report, table_row
 from densedpo.labels.accuracy.text import accuracy_lines
 from densedpo.labels.agreement import agreement, lines
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.labels.gold import write_gold
 from densedpo.labels.reliability import share
 

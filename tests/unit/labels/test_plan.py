@@ -217,7 +217,7 @@ def test_errors_say_what_to_do(project: Project, fill: Fill) -> None:
     fill([judged("p1", 0, "a", 0.9), judged("p1", 0, "a", 0.9, author="n")])
     with pytest.raises(LabelError, match="several judges have answered: m, n; name one with --judge"):
         plan(project, SETTINGS, None, "people", 0.9)
-    with pytest.raises(LabelError, match="judge 'x' has not answered; there are m, n"):
+    with pytest.raises(LabelError, match="judge 'x' has given no answers to go by; there are those of m, n"):
         plan(project, SETTINGS, "x", "people", 0.9)
     with pytest.raises(ConfigError, match="at most 1"):
         plan(project, SETTINGS, "m", "people", 90)

@@ -248,10 +248,10 @@ def test_too_little_to_fit_says_how_much_is_needed(fill: Fill) -> None:
     project = fill([judged("p1", 0, "a", 0.9), event("p1", 0, "a")])
     with pytest.raises(LabelError, match=r"m: 1 of its preferences, in 1 pairs.*at least 50 in 20 pairs"):
         calibrate_judge(project, "m", "people", 1.0)
-    with pytest.raises(LabelError, match="judge 'x': no usable answers; there are those of m"):
+    with pytest.raises(LabelError, match="judge 'x' has given no answers to go by; there are those of m"):
         calibrate_judge(project, "x", "people", 1.0)
     fill([judged("p1", 0, "a", 0.9, author="n")])
-    with pytest.raises(LabelError, match="which judge: there are m, n; name one"):
+    with pytest.raises(LabelError, match="several judges have answered: m, n; name one with --judge"):
         calibrate_judge(project, None, "people", 1.0)
 
 

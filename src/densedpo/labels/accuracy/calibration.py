@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from densedpo.errors import LabelError
 from densedpo.keys import content_id
-from densedpo.labels.accuracy.reference import Question
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
 

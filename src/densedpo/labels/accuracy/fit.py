@@ -21,7 +21,7 @@ from densedpo.intervals import cluster_bootstrap
 from densedpo.keys import stream
 from densedpo.labels.accuracy.calibration import Calibration, Curve, strength, write_calibration
 from densedpo.labels.accuracy.calibration_error import calibration as calibration_error
-from densedpo.labels.accuracy.reference import Reference, reference
+from densedpo.labels.accuracy.reference import Reference, judge_among, reference
 from densedpo.labels.accuracy.table import labels_of
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
 from densedpo.labels.gold import load_gold
@@ -93,32 +93,17 @@ def calibrate_judge(project: Project, judge: str | None, against: str, segment_s
     ``whole_clips`` of its answers are about clips as a whole, which are not calibrated.
 
     Raises:
-        LabelError: if the judge has not answered, or as ``calibrate`` and ``reference``.
+        LabelError: as ``judge_among``, ``calibrate`` and ``reference``.
     """
     events = [event for event in current_answers(project.label_store) if event.segment_s == segment_s]
     truth = reference(events, load_gold(project, segment_s), against)
-    name, own = answers_of_judge(events, judge)
+    usable = [event for event in events if event.source == "judge" and event.usable]
+    name = judge_among(usable, judge)
+    own = [event for event in usable if event.author == name]
     found = calibrate(name, own, truth, segment_s)
     path = write_calibration(project, found)
     whole_clips = sum(event.segment == WHOLE_CLIP for event in own)
     return {**asdict(found), "digest": found.digest, "whole_clips": whole_clips, "file": str(path)}
-
-
-def answers_of_judge(events: Sequence[AnswerEvent], judge: str | None) -> tuple[str, list[AnswerEvent]]:
-    """Return the name and the usable answers of one judge: the one named, or the only one.
-
-    Raises:
-        LabelError: if there are none, or several and none was named.
-    """
-    usable = [event for event in events if event.source == "judge" and event.usable]
-    names = sorted({event.author for event in usable})
-    if judge is None and len(names) != 1:
-        there = f"there are {', '.join(names)}; name one" if names else "run `densedpo label judge` first"
-        raise LabelError(f"which judge: {there}")
-    name = names[0] if judge is None else judge
-    if name not in names:
-        raise LabelError(f"judge {name!r}: no usable answers; there are those of {', '.join(names) or 'nobody'}")
-    return name, [event for event in usable if event.author == name]
 
 
 def calibrate(judge: str, events: Sequence[AnswerEvent], truth: Reference, segment_s: float) -> Calibration:

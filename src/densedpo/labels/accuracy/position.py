@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densedpo.labels.accuracy.reference import Question
-from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent, Side
+from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent, Question, Side
 from densedpo.labels.consensus import label_of
 from densedpo.labels.reliability import Estimate, share
 

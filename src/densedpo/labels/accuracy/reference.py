@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from densedpo.errors import LabelError
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.labels.consensus import Consensus, label_of
 from densedpo.labels.quality import Gold
 from densedpo.labels.rules import reviewer_first
 
 AGAINST = ("people", "gold", "simulated")
-Question = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,22 @@ def reference(events: Sequence[AnswerEvent], gold: Gold, against: str) -> Refere
     segments = {question: item.label for question, item in judged.items() if question[1] != WHOLE_CLIP}
     clips = {question: item.label for question, item in judged.items() if question[1] == WHOLE_CLIP}
     return Reference(against, authors, segments, {**majorities(segments), **clips}, len(clips))
+
+
+def judge_among(events: Sequence[AnswerEvent], judge: str | None) -> str:
+    """Return the name of a judge whose answers are among ``events``: the one named, or the only one.
+
+    Raises:
+        LabelError: if it has none, or if there are several judges and none was named.
+    """
+    names = sorted({event.author for event in events if event.source == "judge"})
+    if not names:
+        raise LabelError("no judge has answered yet; run `densedpo label judge` first")
+    if judge is None and len(names) > 1:
+        raise LabelError(f"several judges have answered: {', '.join(names)}; name one with --judge")
+    if judge is not None and judge not in names:
+        raise LabelError(f"judge {judge!r} has given no answers to go by; there are those of {', '.join(names)}")
+    return judge or names[0]
 
 
 def majorities(segments: Mapping[Question, int]) -> dict[Question, int]:

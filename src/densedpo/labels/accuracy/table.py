@@ -13,8 +13,8 @@ from typing import Any
 
 from densedpo.labels.accuracy.calibration_error import calibration
 from densedpo.labels.accuracy.position import position
-from densedpo.labels.accuracy.reference import Question, Reference, majorities
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.accuracy.reference import Reference, majorities
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.labels.consensus import label_of
 from densedpo.labels.reliability import Estimate, share
 

@@ -102,7 +102,7 @@ def probe(
         replies.append(reply)
         said = read_answer(reply.text, code) if reply.outcome == "ok" else Malformed(reply.why)
         if isinstance(said, Malformed):
-            begin = f", it said: {_beginning(reply.text)}" if reply.outcome == "ok" else ""
+            begin = f"; it said: {_beginning(reply.text)}" if reply.outcome == "ok" else ""
             return Malformed(_NO_FORM.format(f"{said.why}{begin}", _REMEDIES[reply.outcome]))
         return said
 

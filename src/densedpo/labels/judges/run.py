@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from densedpo.errors import MediaError
-from densedpo.labels.answers import ANSWERS, AnswerEvent, Outcome
+from densedpo.labels.answers import ANSWERS, AnswerEvent, Outcome, Question
 from densedpo.labels.judges.base import BudgetError, Judge, Judgement, ServiceError
 from densedpo.labels.judges.crew import Crew, Done
-from densedpo.labels.judges.work import Ask, Plan, Question, plan_work
+from densedpo.labels.judges.work import Ask, Plan, plan_work
 from densedpo.labels.store import LabelStore
 from densedpo.observe import track, warn
 from densedpo.store.project import Project

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from densedpo.clips.decode import read_video
 from densedpo.errors import ConfigError, MediaError
 from densedpo.labels.alike import alike_segments
-from densedpo.labels.answers import WHOLE_CLIP
+from densedpo.labels.answers import WHOLE_CLIP, Question
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.judges.base import SegmentPair
 from densedpo.store.project import Project
 from densedpo.store.tables import Row
 
 Ask = Literal["segments", "clip"]
-Question = tuple[str, int]  # pair and segment
 
 
 @dataclass(frozen=True)

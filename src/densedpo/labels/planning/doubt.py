@@ -12,8 +12,7 @@ import numpy as np
 
 from densedpo.labels.accuracy.calibration import Calibration, Confidence, strength, weighted
 from densedpo.labels.accuracy.position import torn
-from densedpo.labels.accuracy.reference import Question
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.labels.consensus import label_of
 
 _CLASSES = (-1, 0, 1)

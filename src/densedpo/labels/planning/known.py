@@ -13,8 +13,8 @@ import numpy as np
 
 from densedpo.labels.accuracy.calibration import Calibration, Confidence
 from densedpo.labels.accuracy.fit import fit_sample, folds, sample_of
-from densedpo.labels.accuracy.reference import Question, Reference
-from densedpo.labels.answers import AnswerEvent
+from densedpo.labels.accuracy.reference import Reference
+from densedpo.labels.answers import AnswerEvent, Question
 from densedpo.labels.planning.curve import Known
 from densedpo.labels.planning.doubt import Belief, beliefs
 

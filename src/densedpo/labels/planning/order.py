@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from densedpo.config import LabelSettings
 from densedpo.errors import ConfigError, LabelError
 from densedpo.keys import stream
-from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.alike import alike_segments
+from densedpo.labels.answers import Question
 from densedpo.labels.grid import SegmentGrid
 from densedpo.labels.planning.doubt import Belief
 from densedpo.store.project import Project

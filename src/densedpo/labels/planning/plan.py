@@ -16,7 +16,7 @@ import numpy as np
 from densedpo.config import LabelSettings
 from densedpo.errors import ConfigError, LabelError
 from densedpo.labels.accuracy.calibration import Calibration, load_calibration
-from densedpo.labels.accuracy.reference import Reference, reference
+from densedpo.labels.accuracy.reference import Reference, judge_among, reference
 from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.gold import load_gold
 from densedpo.labels.planning.curve import Outlook, needed, points
@@ -56,7 +56,7 @@ def plan(project: Project, settings: LabelSettings, judge: str | None, against: 
     pairs = read_table(project.need(project.pairs_table, "densedpo pairs make"))
     events = [event for event in current_answers(project.label_store) if event.segment_s == settings.segment_s]
     judges = [event for event in events if event.source == "judge"]
-    name = _chosen(judges, judge)
+    name = judge_among(judges, judge)
     truth = _truth(events, load_gold(project, settings.segment_s), against)
     calibrations = _calibrations(project, judges, settings.segment_s)
     believed = beliefs(name, judges, calibrations, settings.confidence)
@@ -96,17 +96,6 @@ def plan(project: Project, settings: LabelSettings, judge: str | None, against: 
         "needed": {how: needed(values, outlook.steps, wanted) for how, values in accuracies.items()},
         "curve": {how: points(values, outlook.steps) for how, values in accuracies.items()},
     }
-
-
-def _chosen(judges: Sequence[AnswerEvent], judge: str | None) -> str:
-    names = sorted({event.author for event in judges})
-    if not names:
-        raise LabelError("no judge has answered, so there is nothing to plan; run `densedpo label judge` first")
-    if judge is not None and judge not in names:
-        raise LabelError(f"judge {judge!r} has not answered; there are {', '.join(names)}")
-    if judge is None and len(names) > 1:
-        raise LabelError(f"several judges have answered: {', '.join(names)}; name one with --judge")
-    return judge or names[0]
 
 
 def _truth(events: Sequence[AnswerEvent], gold: Gold, against: str) -> Reference:
