@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from densedpo.errors import LabelError
-from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent
+from densedpo.labels.answers import ANSWERS, Answer, AnswerEvent, Question
 from densedpo.labels.consensus import RULE, Consensus, by_question, consensus, label_of
 from densedpo.labels.dawid_skene import posteriors
 
 Rule = Literal["majority", "reviewer", "gold_weighted", "dawid_skene"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-Question = tuple[str, int]
 Decided = dict[Question, Consensus]
 Decide = Callable[[Sequence[AnswerEvent]], Decided]
 WORDS: dict[Rule, str] = {
