@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from densedpo.config import JudgeSettings
 from densedpo.keys import content_id, stream_seed
@@ -58,7 +58,7 @@ class VlmJudge:
         Where the answerer takes many, their questions are a quarter more than it is asked at the same time: the next
         is ready when a reply comes.
         """
-        if not isinstance(self.answerer, ManyAnswerer):
+        if self._many is None:
             return self.settings.parallel
         together = self.settings.samples * (2 if self.settings.orders == "both" else 1)
         return math.ceil(1.25 * self.settings.parallel / together)
@@ -75,6 +75,10 @@ class VlmJudge:
     @cached_property
     def _system(self) -> str:
         return instructions(self.settings.prompt_file)
+
+    @cached_property
+    def _many(self) -> ManyAnswerer | None:
+        return self.answerer if isinstance(self.answerer, ManyAnswerer) else None
 
     @cached_property
     def _dimensions(self) -> tuple[str, ...]:
@@ -116,8 +120,8 @@ class VlmJudge:
         return judgement_of(heard)
 
     def _heard(self, asked: Sequence[tuple[Place, Question]]) -> list[Heard]:
-        if isinstance(self.answerer, ManyAnswerer):
-            replies = self.answerer.ask_all([question for _, question in asked])
+        if self._many is not None:
+            replies = self._many.ask_all([question for _, question in asked])
             return [Heard(*place, reply) for (place, _), reply in zip(asked, replies, strict=True)]
         heard = []
         for place, question in asked:
@@ -135,15 +139,20 @@ class VlmJudge:
     def _asked(self, pair: SegmentPair, firsts: Sequence[Side]) -> Iterator[list[tuple[Place, Question]]]:
         """Yield the questions of each dimension."""
         images = SegmentImages(pair, self.settings)
-        make = partial(
-            make_question,
-            self._system,
-            settings=self.settings,
-            caption=pair.caption if self.settings.show_caption else None,
-        )
+        caption = pair.caption if self.settings.show_caption else None
         for dimension in self._dimensions:
             yield [
-                ((dimension, first), make(images.parts(first), dimension=dimension, sample=sample))
+                (
+                    (dimension, first),
+                    make_question(
+                        self._system,
+                        images.parts(first),
+                        self.settings,
+                        caption=caption,
+                        dimension=dimension,
+                        sample=sample,
+                    ),
+                )
                 for first in firsts
                 for sample in range(self.settings.samples)
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -34,6 +34,13 @@ class Double:
         self.asked.append(question)
         said = self.says(question)
         return said if isinstance(said, Reply) else Reply("ok", said, cost=0.25, calls=1)
+
+
+class Together(Double):
+    """The same, asked several questions at once."""
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
+        return [self.ask(question) for question in questions]
 
 
 def images_of(question: Question) -> list[Image]:

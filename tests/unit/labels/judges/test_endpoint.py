@@ -69,6 +69,13 @@ def test_another_model_mode_or_address_is_another_question(opened: Open) -> None
         assert endpoint.with_mode("json_schema").ask(question()).cached
 
 
+def test_several_are_asked_at_once_as_far_as_allowed(opened: Open) -> None:
+    with FakeEndpoint(blind, latency_s=0.5) as fake:
+        replies = opened(fake, parallel=3).ask_all([question(number) for number in range(5)])
+        assert [(reply.outcome, reply.calls) for reply in replies] == [("ok", 1)] * 5
+        assert (fake.calls, fake.record.most_at_once) == (5, 3)
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_what_breaks_is_sent_again(opened: Open, kind: str) -> None:
     with FakeEndpoint(blind, {kind: 0.5}, hang_s=3.0, drip_s=0.05, retry_after_s=0.0) as fake:

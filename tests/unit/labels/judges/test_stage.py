@@ -176,7 +176,8 @@ def test_a_failed_call_replaces_no_answer(project: Project) -> None:
     with FakeEndpoint(steady) as fake:
         judged(project, fake)
     before = current_answers(project.labels_database)
-    with FakeEndpoint(steady, {"500": 1.0}) as fake:
+    breaks = {3: lambda fake: fake.plan.update({"500": 1.0})}
+    with FakeEndpoint(steady, at_call=breaks) as fake:
         summary = judged(project, fake, {"force": True}, max_attempts=1, parallel=1)
         assert summary.outcomes["failed"] > 0 and summary.stopped
     assert current_answers(project.labels_database) == before

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.labels.judges.doubles import Double, brighter, images_of, noise_pair, saying
+from tests.unit.labels.judges.doubles import Double, Together, brighter, images_of, noise_pair, saying
 
 from densedpo.config import JudgeSettings
 from densedpo.errors import ConfigError
@@ -116,6 +116,24 @@ def test_a_reply_of_no_use_is_the_outcome(bad: str | Reply, outcome: str, good_f
     assert said.reason
     assert len(double.asked) == (2 if good_first else 1)
     assert said.cost == pytest.approx(sum(0.25 for _ in double.asked) - (0.25 if isinstance(bad, Reply) else 0))
+
+
+@pytest.mark.parametrize(("bad", "outcome"), BAD)
+def test_what_is_asked_at_once_counts_even_if_one_reply_is_of_no_use(bad: str | Reply, outcome: str) -> None:
+    double = Together(in_turn(bad, saying("second")))
+    said = VlmJudge(double, JudgeSettings(dimensions=("motion", "detail"))).judge(noise_pair())
+    assert (said.answer, said.outcome) == (None, outcome)
+    assert len(double.asked) == 2, "both orders of the first dimension"
+    assert said.cost == 0.25 + (0 if isinstance(bad, Reply) else 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "segments"), [({}, 40), ({"samples": 3}, 14), ({"orders": "one"}, 80), ({"parallel": 1}, 1)]
+)
+def test_questions_are_a_quarter_more_than_may_be_asked_at_once(changes: dict[str, Any], segments: int) -> None:
+    settings = JudgeSettings(**{"parallel": 64, **changes})
+    assert VlmJudge(Together(brighter), settings).parallel == segments
+    assert VlmJudge(Double(brighter), settings).parallel == settings.parallel
 
 
 def test_samples_vote_in_each_order() -> None:
