@@ -5,6 +5,7 @@ A failed one is not kept: whoever sees to the service repeats the command.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, get_args
 
 from densedpo.config import JudgeSettings
@@ -13,6 +14,7 @@ from densedpo.keys import content_id
 from densedpo.labels.judges.asking import instructions
 from densedpo.labels.judges.endpoint import Endpoint
 from densedpo.labels.judges.probe import VERSION, probe
+from densedpo.labels.judges.selftest import Check
 from densedpo.labels.judges.wire import StructuredMode
 from densedpo.store.files import read_object, write_json
 from densedpo.store.project import Project
@@ -60,19 +62,12 @@ def _probe(endpoint: Endpoint, settings: JudgeSettings, shown_s: float) -> dict[
 def with_probe(tested: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Return a self-test's result with the checks of the probe before its own: a judge must pass both."""
     checks = [
-        {
-            "name": f"probe {check['name']}",
-            "passed": check["passed"],
-            "applicable": True,
-            "value": float(check["passed"]),
-            "wanted": 1.0,
-            "sentence": check["sentence"],
-        }
-        for check in found["checks"]
+        Check(f"probe {one['name']}", one["passed"], True, float(one["passed"]), 1.0, one["sentence"])
+        for one in found["checks"]
     ]
-    failed = [check["name"] for check in checks if not check["passed"]] + tested["failed"]
+    failed = [check.name for check in checks if not check.passed] + tested["failed"]
     verdict = {"passed": not failed, "trusted": not failed, "failed": failed}
-    return tested | verdict | {"checks": [*checks, *tested["checks"]], "probe": found}
+    return tested | verdict | {"checks": [*map(asdict, checks), *tested["checks"]], "probe": found}
 
 
 def _name(settings: JudgeSettings) -> str:
