@@ -12,6 +12,8 @@ then all motion is that of things. A thing that is cut off by three sides may be
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from densedpo.clips.flow import pixel_grid
 Map = NDArray[np.float32]
 Luma = NDArray[np.uint8]
 Places = NDArray[np.int64]
+Box = tuple[slice, slice]
 STILL: Map = np.eye(2, 3, dtype=np.float32)
 
 MIN_AGREEMENT = 0.4
@@ -36,6 +39,9 @@ EDGE_SHARE = 0.04  # of the picture's size, left out: flow is guessed there
 _PATCH = np.stack(np.meshgrid(*[np.arange(-3, 4, 3)] * 2), axis=2).reshape(-1, 2)  # (x, y) around a place
 _NOISE_LEVELS = 1.5
 _LENIENCY = (2.0, 1.0, 0.5)  # of each step of Gauss and Newton: at last, places that something else moves are left out
+_BLACK_LEVEL = 10  # of 256, in a black bar
+_BAR_PX = 2  # by how much bars may differ
+_LEAST_PICTURE = 0.4  # between them
 _LEAST_GAIN = 1.05  # a motion must explain more than standing still does, or noise would move the camera
 
 
@@ -45,7 +51,8 @@ def fit_camera(before: Luma, after: Luma, flow: Map) -> tuple[Map, float]:
     The motion is an affine matrix [2, 3] that leads from a place (x, y, 1) of ``before`` to where the camera carries
     it in ``after``; ``STILL`` where there is no telling. ``flow`` [h, w, 2] leads from ``before`` to ``after``.
     """
-    places = _textured_places(before)
+    box = between_bars(before, after)
+    places = _textured_places(before, box)
     if len(places) < _MIN_PLACES:
         return STILL, 0.0
     patches = _Patches(before, after, places)
@@ -60,13 +67,13 @@ def fit_camera(before: Luma, after: Luma, flow: Map) -> tuple[Map, float]:
         if rest.sum() < _MIN_PLACES:
             break
     supports = [patches.support(motion) for motion in motions]
-    away = (((places + 0.5) / before.shape[::-1] - 0.5) ** 2).sum(axis=1) ** 2
+    away = ((_places_in(box, places) - 0.5) ** 2).sum(axis=1) ** 2
     scores = [float(support @ away) for support in supports]
     scores[0] *= _LEAST_GAIN
     best = int(np.argmax(scores))
     agrees = supports[best] > 0
     agreement = float(agrees.mean())
-    trusted = agreement >= MIN_AGREEMENT and _reaches_around(places[agrees], motions[best], before.shape)
+    trusted = agreement >= MIN_AGREEMENT and _reaches_around(places[agrees], motions[best], box)
     return (motions[best] if trusted else STILL), agreement
 
 
@@ -124,27 +131,57 @@ def _consistent(places: Places, flow: Map) -> Map | None:
     return None if fitted is None else fitted.astype(np.float32)  # type: ignore[redundant-expr]
 
 
-def _reaches_around(places: Places, motion: Map, shape: tuple[int, ...]) -> bool:
-    """Say whether ``places`` [N, 2] (x, y), N >= 1, reach over most of a picture of ``shape`` and to its sides.
+def between_bars(before: Luma, after: Luma) -> Box:
+    """Return the rows and columns of the picture between two black bars: all of it where there are none.
+
+    Bars are black in both pictures, as wide on one side as on the other, and not on all four.
+    """
+    rows, columns = (_lit_span([luma.max(axis=across) > _BLACK_LEVEL for luma in (before, after)]) for across in (1, 0))
+    whole = slice(0, before.shape[0]), slice(0, before.shape[1])
+    return (rows, columns) if rows == whole[0] or columns == whole[1] else whole
+
+
+def _lit_span(lit: list[NDArray[np.bool_]]) -> slice:
+    """Return from where to where both pictures are lit, if what is left is two steady bars of one width; else all."""
+    ends = [(where[0], where[-1] + 1) for where in map(np.flatnonzero, lit) if len(where)]
+    length = len(lit[0])
+    low, high = (int(max(low for low, _ in ends)), int(min(high for _, high in ends))) if ends else (0, length)
+    steady = np.ptp(ends, axis=0).max() <= _BAR_PX if ends else False
+    bars = steady and abs(low - (length - high)) <= _BAR_PX and high - low >= _LEAST_PICTURE * length
+    return slice(low, high) if bars else slice(0, length)
+
+
+def _places_in(box: Box, places: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``places`` [N, 2] (x, y) as shares of the width and height of ``box``."""
+    rows, columns = box
+    size = np.array([columns.stop - columns.start, rows.stop - rows.start])
+    found: NDArray[np.float64] = (places + 0.5 - (columns.start, rows.start)) / size
+    return found
+
+
+def _reaches_around(places: Places, motion: Map, box: Box) -> bool:
+    """Say whether ``places`` [N, 2] (x, y), N >= 1, reach over most of the picture ``box`` and to its sides.
 
     Where ``motion`` carries them counts too: what leaves the picture cannot be seen to agree.
     """
-    size = np.array(shape[1::-1])
-    start = places.astype(np.float32)
-    where = np.concatenate([start, cv2.transform(start[:, None], motion)[:, 0]]) / size
+    carried = cv2.transform(places[:, None].astype(np.float32), motion)[:, 0]
+    start = _places_in(box, places)
+    where = np.concatenate([start, _places_in(box, carried)])
     low, high = where.min(axis=0), where.max(axis=0)
     sides = np.count_nonzero(low < _NEAR_SHARE) + np.count_nonzero(high > 1 - _NEAR_SHARE)
-    return bool((np.ptp(start / size, axis=0) >= _MIN_SPAN).all() and sides >= _MIN_SIDES)
+    return bool((np.ptp(start, axis=0) >= _MIN_SPAN).all() and sides >= _MIN_SIDES)
 
 
-def _textured_places(luma: NDArray[np.uint8]) -> Places:
-    """Return [N, 2] places (x, y) of a grid at which the picture has edges to follow."""
+def _textured_places(luma: Luma, box: Box) -> Places:
+    """Return [N, 2] places (x, y) of a grid at which the picture ``box`` has edges to follow."""
     down, across = (cv2.Sobel(luma, cv2.CV_32F, *order, scale=0.25) for order in ((0, 1), (1, 0)))
     texture = cv2.blur(cv2.magnitude(down, across), (9, 9))
     step = max(2, min(max(luma.shape) // _GRID, min(luma.shape) // _LEAST_GRID))
     rows, columns = np.mgrid[step // 2 : luma.shape[0] : step, step // 2 : luma.shape[1] : step]
     places = np.stack([columns.ravel(), rows.ravel()], axis=1)
-    chosen = (texture > _MIN_GRADIENT)[places[:, 1], places[:, 0]] & inside(luma.shape)[places[:, 1], places[:, 0]]
+    usable = np.zeros(luma.shape, dtype=np.bool_)
+    usable[box] = inside(usable[box].shape)
+    chosen = (usable & (texture > _MIN_GRADIENT))[places[:, 1], places[:, 0]]
     found: Places = places[chosen]
     return found
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -94,6 +95,18 @@ def test_an_uneven_rate_is_timed_by_its_timestamps(folder: Path, project: Projec
     uneven = by_name(score(project, folder))["uneven.mp4"]
     assert uneven["motion_px_s"] == pytest.approx(2 * FPS, rel=0.05)
     assert uneven["frames"] == 8
+
+
+def test_a_repeated_picture_is_known_as_one_after_coding(folder: Path, project: Project) -> None:
+    """Film at 12 pictures a second shown at 24; and a slow pan, in which nothing repeats."""
+    sharp = panned(144, 240, (2.0, 1.0), count=12)
+    write_foreign(folder / "twice.mp4", np.repeat(sharp, 2, axis=0), fps=24)
+    write_foreign(folder / "slow.mp4", panned(144, 240, (0.3, 0.0), count=24), fps=24)
+    found = by_name(score(project, folder))
+    assert found["twice.mp4"]["duplicate_share"] == pytest.approx(12 / 23)
+    assert found["twice.mp4"]["freeze_share"] == 0
+    assert found["twice.mp4"]["motion_px_s"] == pytest.approx(math.hypot(2, 1) * 11 / (23 / 24), rel=0.05)
+    assert found["slow.mp4"]["duplicate_share"] == 0
 
 
 def test_nothing_is_scored_twice_and_equal_bytes_once(

@@ -203,3 +203,17 @@ def test_a_pan_below_a_plain_sky_is_the_camera() -> None:
     found = scored(frames).scores
     assert found["camera_motion_px_s"] == pytest.approx(4 * FPS, rel=0.03)
     assert found["object_motion_px_s"] < 0.02 * 4 * FPS
+
+
+@pytest.mark.parametrize("bars", [np.s_[:, :20], np.s_[:, :, :30]])
+@pytest.mark.parametrize("pan", [(4.0, 0.0), (0.0, -4.0)])
+def test_black_bars_stand_still_and_the_pan_between_them_is_the_camera(
+    bars: tuple[slice, ...], pan: tuple[float, float]
+) -> None:
+    frames = panned(HEIGHT, WIDTH, pan)
+    frames[bars] = frames[:, ::-1, ::-1][bars] = 0
+    found, truth = scored(frames).scores, 4 * FPS * float((frames[0].max(axis=2) > 0).mean())
+    assert found["motion_px_s"] == pytest.approx(truth, rel=0.05)
+    assert found["camera_motion_px_s"] == pytest.approx(truth, rel=0.05)
+    assert found["object_motion_px_s"] < 0.05 * truth
+    assert found["motion_in_range"] == 1

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.camera_fit import camera_flow, fit_camera
+from densedpo.clips.camera_fit import Box, between_bars, camera_flow, fit_camera
 from densedpo.clips.flow import STILL_LEVELS, Map, at_ends, follow, lengths, near, pixel_grid, smooth_change
 
 Luma = NDArray[np.uint8]
@@ -79,9 +79,10 @@ class Follower:
         forward, backward = self._flow(before, after), self._flow(after, before)
         seen = cv2.copyTo(forward, near(changed)).astype(np.float32, copy=False)
         matrix, _ = fit_camera(before, after, seen)
-        camera, camera_back = camera_flow(matrix, before.shape), camera_flow(_inverse(matrix), before.shape)
-        leaving, unexplained = _moving(before, after, forward, camera)
-        arrived, _ = _moving(after, before, backward, camera_back)
+        box = between_bars(before, after)
+        camera, camera_back = (_within(box, camera_flow(way, before.shape)) for way in (matrix, _inverse(matrix)))
+        leaving, unexplained = _moving(before, after, forward, camera, box)
+        arrived, _ = _moving(after, before, backward, camera_back, box)
         forward = over(camera, forward, leaving)
         backward = over(camera_back, backward, arrived)
         gap = forward + at_ends(backward, forward)
@@ -113,12 +114,19 @@ def _standing(shape: tuple[int, ...]) -> Between:
     )
 
 
-def _moving(before: Luma, after: Luma, flow: Map, camera: Map) -> tuple[Places, float]:
+def _within(box: Box, flow: Map) -> Map:
+    """Return ``flow`` inside ``box`` and none outside: black bars stand still."""
+    found = np.zeros_like(flow)
+    found[box] = flow[box]
+    return found
+
+
+def _moving(before: Luma, after: Luma, flow: Map, camera: Map, box: Box) -> tuple[Places, float]:
     """Return the places of ``before`` that move beside the camera, and the share of them that flow cannot explain."""
     followed, carried = follow(after, flow), follow(after, camera) if camera.any() else after
     gain = smooth_change(before, carried, _FINE_PX) - smooth_change(before, followed, _FINE_PX)
+    stays = _stays(camera, box)
     evidence = _filled(_without_grain(gain > STILL_LEVELS))
-    stays = _stays(camera)
     changed = _detail_change(before, carried, stays) > _UNEXPLAINED_LEVELS
     count = int(np.count_nonzero(changed))
     if count < _LEAST_CHANGED * changed.size:
@@ -127,12 +135,16 @@ def _moving(before: Luma, after: Luma, flow: Map, camera: Map) -> tuple[Places, 
     return evidence, float(np.count_nonzero(changed & left) / count)
 
 
-def _stays(camera: Map) -> Places:
-    """Return the places that the camera does not carry out of the picture."""
-    height, width = camera.shape[:2]
-    ends = pixel_grid(height, width) + camera
-    low, high = (_EDGE_PX,) * 2, (width - 1 - _EDGE_PX, height - 1 - _EDGE_PX)
-    return cv2.inRange(ends, low, high).view(np.bool_)
+def _stays(camera: Map, box: Box) -> Places:
+    """Return the places that the camera does not carry out of the picture ``box``."""
+    rows, columns = box
+    ends = pixel_grid(*camera.shape[:2]) + camera
+    low = columns.start + _EDGE_PX, rows.start + _EDGE_PX
+    high = columns.stop - 1 - _EDGE_PX, rows.stop - 1 - _EDGE_PX
+    stays = np.zeros(camera.shape[:2], dtype=np.bool_)
+    within = slice(low[1], high[1] + 1), slice(low[0], high[0] + 1)  # a bar's edge is half bar
+    stays[within] = cv2.inRange(ends[within], low, high).view(np.bool_)
+    return stays
 
 
 def _detail_change(before: Luma, after: Luma, where: Places) -> Map:

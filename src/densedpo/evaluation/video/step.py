@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.flow import Map, follow, grey, lengths, top_mean
+from densedpo.clips.flow import STILL_LEVELS, Map, follow, grey, lengths, smooth_change, top_mean
 from densedpo.clips.measure import flicker
 from densedpo.evaluation.video.between import Between, Places, over
 
 UNEXPLAINED_LIMIT = 0.4  # above it speeds were wrong by more than 5 % on clips with known motion, below it right
 COVERAGE_LIMIT = 0.75  # below it likewise
 SLOWEST_SHARE = 0.02  # of the short side, a second: less is not counted as moving
+# of 256, on average and anywhere: what H.264 at its usual quality makes of a repeated picture
+_REPEAT_MEAN_LEVELS, _REPEAT_LEVELS = 0.15, 5 * STILL_LEVELS
 _RIM_PX = 3  # from a moving thing's outline, flow is mixed with the ground's
 _RIM = np.ones((2 * _RIM_PX + 1, 2 * _RIM_PX + 1), np.uint8)
 
@@ -40,7 +42,7 @@ class Step:
         flicker: mean change of luma in cells of an eighth of the picture, motion compensated, 0 to 1.
         unexplained: share of the change beside the camera's motion that flow does not explain.
         still: 1 where nothing changes visibly.
-        duplicate: 1 where the next picture is the same, to a level.
+        duplicate: 1 where the next picture is the same but for what coding changes: 0.15 of 256 levels on average.
     """
 
     motion_px_s: float
@@ -109,8 +111,13 @@ def step(
         flicker=flicker(before.luma, grey(brought)),
         unexplained=now.unexplained,
         still=float(now.still),
-        duplicate=float(cv2.norm(before.colour, after.colour, cv2.NORM_INF) <= 1),
+        duplicate=float(_repeats(before, after)),
     )
+
+
+def _repeats(before: Sight, after: Sight) -> bool:
+    change = cv2.norm(before.colour, after.colour, cv2.NORM_L1) / before.colour.size
+    return change <= _REPEAT_MEAN_LEVELS and bool(smooth_change(before.luma, after.luma).max() <= _REPEAT_LEVELS)
 
 
 def _settled(flow: Map, things: Places) -> Map:
