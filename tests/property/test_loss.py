@@ -25,9 +25,7 @@ from densedpo.training.loss import (
     LossSpec,
     LossType,
     Method,
-    clip_dpo_loss,
     dense_dpo_loss,
-    dense_sum_dpo_loss,
     preference_loss,
     robust_term,
     sft_loss,
@@ -48,6 +46,14 @@ def batches(draw: Any, decided: bool = False) -> tuple[Four, Tensor]:
     first, second, third, fourth = (torch.from_numpy(rng.uniform(0, 2, shape)) for _ in range(4))
     values = [-1.0, -0.75, -0.25, 0.25, 0.5, 1.0] + ([] if decided else [0.0, 0.0, 0.0])
     return (first, second, third, fourth), torch.from_numpy(rng.choice(values, shape))
+
+
+def plain(method: Method, four: Four, labels: Tensor, beta: float, num_segments: int = 1) -> LossOutput:
+    """One logistic term alone, on labels [B, F], or [B] where there is one a clip, none of them ties."""
+    frames, clip = (torch.zeros_like(four[0]), labels) if labels.ndim == 1 else (labels, torch.zeros_like(labels[:, 0]))
+    said = Labels(frames, torch.zeros_like(frames, dtype=torch.bool), clip, torch.zeros_like(clip, dtype=torch.bool))
+    spec = LossSpec(method, beta=beta, num_segments=num_segments)
+    return preference_loss(Errors(*four[:2]), Errors(*four[2:]), said, spec)
 
 
 def by_hand(four: Four, labels: Tensor, beta: float) -> float:
@@ -78,8 +84,8 @@ def test_policy_equal_to_reference_gives_log_two(batch: tuple[Four, Tensor], bet
     same = (policy_a, policy_b, policy_a, policy_b)
     for output in (
         dense_dpo_loss(*same, labels, beta=beta),
-        dense_sum_dpo_loss(*same, labels, beta=beta, num_segments=2),
-        clip_dpo_loss(*same, labels[:, 0], beta=beta),
+        plain("dense_sum", same, labels, beta, num_segments=2),
+        plain("structural", same, labels[:, 0], beta),
     ):
         assert float(output.loss) == pytest.approx(math.log(2), rel=1e-15)
         assert float(output.metrics["rewards/margins"]) == 0
@@ -124,11 +130,11 @@ def test_a_non_number_in_a_tie_does_not_leak() -> None:
 def test_an_all_tie_batch_gives_zero_loss_and_gradient(batch: tuple[Four, Tensor]) -> None:
     four, labels = batch
     policy_a = four[0].clone().requires_grad_(True)
-    rest = four[1:]
+    graded = (policy_a, *four[1:])
     for output in (
-        dense_dpo_loss(policy_a, *rest, torch.zeros_like(labels), beta=500),
-        dense_sum_dpo_loss(policy_a, *rest, torch.zeros_like(labels), beta=500, num_segments=2),
-        clip_dpo_loss(policy_a, *rest, torch.zeros_like(labels[:, 0]), beta=500),
+        dense_dpo_loss(*graded, torch.zeros_like(labels), beta=500),
+        plain("dense_sum", graded, torch.zeros_like(labels), 500, num_segments=2),
+        plain("structural", graded, torch.zeros_like(labels[:, 0]), 500),
     ):
         policy_a.grad = None
         output.loss.backward()
@@ -169,7 +175,7 @@ def test_clip_loss_is_the_textbook_formula(batch: tuple[Four, Tensor], beta: flo
     sign = labels[:, 0].sign()
     z = -0.5 * beta * sign * ((policy_a - reference_a) - (policy_b - reference_b))
     expected = float(-torch.nn.functional.logsigmoid(z).mean())
-    output = clip_dpo_loss(*four, sign, beta=beta)
+    output = plain("structural", four, sign, beta)
     assert float(output.loss) == pytest.approx(expected, rel=1e-10)
     # policy b and reference a could change places in z, but not here
     change = torch.where(sign > 0, policy_a - reference_a, policy_b - reference_b)
@@ -181,7 +187,7 @@ def test_dense_sum_sums_segments_inside_one_logistic() -> None:
     policy_a = torch.tensor([[0.1, 0.1, -0.3, -0.3]], dtype=torch.float64)
     zero = torch.zeros(1, 4, dtype=torch.float64)
     labels = torch.tensor([[1.0, 1.0, -1.0, -1.0]], dtype=torch.float64)
-    loss = dense_sum_dpo_loss(policy_a, zero, zero, zero, labels, beta=10, num_segments=2).loss
+    loss = plain("dense_sum", (policy_a, zero, zero, zero), labels, 10, num_segments=2).loss
     z = -0.5 * 10 * (1 * 0.1 + -1 * -0.3)
     assert float(loss) == pytest.approx(math.log1p(math.exp(-z)), rel=1e-12)
 

@@ -58,4 +58,4 @@ def describe(beta: float, latent_shape: tuple[int, ...] | None = None) -> str:
     if latent_shape is None:
         return words
     channels, _, height, width = latent_shape
-    return f"{words} (= {beta / (2 * math.prod((channels, height, width))):.3g} for Eq. 7's sums over a latent frame)"
+    return f"{words} (= {beta / (2 * math.prod((channels, height, width))):.3g} for Eq. 4's sums over a latent frame)"

@@ -253,43 +253,11 @@ def dense_dpo_loss(
 
     loss = sum |l| softplus(-z) / sum |l|; ``total_weight`` is sum |l| over the global batch, this batch's if None.
     """
-    return _plain(LossSpec("dense", beta=beta), labels, total_weight, policy_a, policy_b, reference_a, reference_b)
-
-
-def dense_sum_dpo_loss(
-    policy_a: Rows,
-    policy_b: Rows,
-    reference_a: Rows,
-    reference_b: Rows,
-    labels: Rows,
-    *,
-    beta: float,
-    num_segments: int,
-    total_weight: Total = None,
-) -> LossOutput:
-    """Eq. 7 of arXiv 2506.03517: z = -0.5 beta (S / F) sum_k l_k (d_a - d_b)_k, one logistic a pair.
-
-    loss = mean of softplus(-z) over pairs with any preference; ``total_weight`` is their number in the global batch.
-    """
-    spec = LossSpec("dense_sum", beta=beta, num_segments=num_segments)
-    return _plain(spec, labels, total_weight, policy_a, policy_b, reference_a, reference_b)
-
-
-def clip_dpo_loss(
-    policy_a: Rows,
-    policy_b: Rows,
-    reference_a: Rows,
-    reference_b: Rows,
-    labels: Float[Tensor, " b"],
-    *,
-    beta: float,
-    total_weight: Total = None,
-) -> LossOutput:
-    """Eq. 5 (Flow-DPO with a constant beta): z = -0.5 beta sign(l) mean_F(d_a - d_b), one label and logistic a clip.
-
-    loss = sum |l| softplus(-z) / sum |l|; ``total_weight`` is sum |l| over the global batch.
-    """
-    return _plain(LossSpec("structural", beta=beta), labels, total_weight, policy_a, policy_b, reference_a, reference_b)
+    clip = torch.zeros_like(labels[:, 0])
+    said = Labels(labels, torch.zeros_like(labels, dtype=torch.bool), clip, torch.zeros_like(clip, dtype=torch.bool))
+    totals = None if total_weight is None else (float(total_weight),)
+    policy, reference = Errors(policy_a, policy_b), Errors(reference_a, reference_b)
+    return preference_loss(policy, reference, said, LossSpec("dense", beta=beta), totals=totals)
 
 
 def sft_loss(policy: Rows, *, total_weight: Total = None) -> LossOutput:
@@ -358,16 +326,6 @@ def _on_margin(name: LossType, z: Tensor, ties: Tensor, spec: LossSpec) -> Tenso
     if name == "ipo":
         return ipo_term(z)
     return (robust_term if name == "robust" else sigmoid_term)(z, spec.label_smoothing)
-
-
-def _plain(spec: LossSpec, labels: Tensor, total_weight: Total, *errors: Tensor) -> LossOutput:
-    """Return the loss of ``spec`` from the four errors and one kind of labels, without ties."""
-    policy, reference = Errors(*errors[:2]), Errors(*errors[2:])
-    frames, clip = torch.zeros_like(policy.a), torch.zeros_like(policy.a[:, 0])
-    frames, clip = (frames, labels) if spec.method in ONE_LABEL_A_CLIP else (labels, clip)
-    said = Labels(frames, torch.zeros_like(frames, dtype=torch.bool), clip, torch.zeros_like(clip, dtype=torch.bool))
-    totals = None if total_weight is None else (float(total_weight),)
-    return preference_loss(policy, reference, said, spec, totals=totals)
 
 
 def _clip_mean(errors: Errors) -> Errors:
