@@ -48,8 +48,22 @@ def split_command(line: str) -> tuple[list[str], list[str]]:
 
 def missing_links(document: Path) -> list[str]:
     text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    return [target for target in targets if target and not (document.parent / target).exists()]
+    return [
+        target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target and not leads(document, target)
+    ]
+
+
+def leads(document: Path, target: str) -> bool:
+    """Return whether a link's file exists and has the heading that it names."""
+    name, _, anchor = target.partition("#")
+    page = document.parent / name if name else document
+    return page.exists() and (not anchor or anchor in anchors(page.read_text(encoding="utf-8")))
+
+
+def anchors(text: str) -> set[str]:
+    """Return what links may name in a page: its headings, in small letters with hyphens."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def missing_tests(root: Path, text: str) -> list[str]:
@@ -116,8 +130,9 @@ def test_links_lead_somewhere(root: Path) -> None:
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("[gone](gone.md) [here](page.md#part) [web](https://example.org)", encoding="utf-8")
-    assert missing_links(page) == ["gone.md"]
+    links = "[gone](gone.md) [here](page.md#the-part) [no part](#a-part) [web](https://example.org)"
+    page.write_text(f"# The `part`\n{links}", encoding="utf-8")
+    assert missing_links(page) == ["gone.md", "#a-part"]
 
 
 def test_promises_name_tests_that_exist(root: Path) -> None:
@@ -138,3 +153,4 @@ def test_changelog_knows_the_version(root: Path) -> None:
     version = re.search(r'^version = "(.+)"', (root / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert version
     assert f"## [{version[1]}]" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {version[1]}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")

@@ -26,7 +26,6 @@ class ScorerName(StrEnum):
     "densedpo evaluate --run dense --scales 0.5,1,1.5 --name curve --project my-project\n"
     "densedpo evaluate --videos videos",
     sections=("", "sample", "evaluate"),
-    then="report",
 )
 def evaluate(
     call: Call,

@@ -55,7 +55,8 @@ def examine_fit(settings: Settings, size_text: str) -> dict[str, Any]:
         about = f"about {need.seconds_per_pair:,.2g} s a pair"
         say(f"  {need.work}: {first:.2f} GiB with one pair, {more:.2f} GiB each more; {fits}; {about}")
     chosen = policy_that_fits(training)
-    say(f"  cheapest activation_checkpointing that fits: {chosen or 'none of them; try a smaller size'}")
+    way = f"--activation-checkpointing {chosen}" if chosen else "training does not fit in any way; try a smaller size"
+    say(f"  cheapest way to train that fits: {way}")
     return {
         "size": size_text,
         "device": str(device),

@@ -180,7 +180,6 @@ def _spread(name: JudgeName, call: Call, actors: int) -> Iterator[Seated]:
     "densedpo label judge --judge vlm --base-url http://127.0.0.1:8000/v1 --model NAME --estimate",
     sections=("label.segment_s", "label.metric_tie_band", "label.alike_below", "label.store_url", "judge"),
     fails_on="stopped",
-    then="label audit",
 )
 def label_judge(
     call: Call,

@@ -29,6 +29,9 @@ class ExportForm(StrEnum):
     datasets = "datasets"
 
 
+_FORM_OF = {".parquet": ExportForm.parquet, ".csv": ExportForm.videoalign, ".json": ExportForm.label_studio}
+
+
 class ConsensusRule(StrEnum):
     """How several answers become one label."""
 
@@ -87,7 +90,6 @@ def label_invite(
     "import",
     example="densedpo label import answers.csv --author ann --project my-project",
     sections=("label.segment_s", "label.store_url"),
-    then="label audit",
 )
 def label_import(
     call: Call,
@@ -116,14 +118,21 @@ def label_import(
 def label_export(
     call: Call,
     file: Annotated[Path, typer.Argument(help="File to write.")],
-    form: Annotated[ExportForm, typer.Option("--format", help="File format.")] = ExportForm.jsonl,
+    form: Annotated[
+        ExportForm | None, typer.Option("--format", help="File format.", show_default="by the file's name, else jsonl")
+    ] = None,
     source: SourceOption = None,
     author: AuthorOption = None,
 ) -> Any:
     """Export the current answers."""
     from densedpo.labels.transfer import export_labels
 
-    return {"file": str(file), "answers": export_labels(call.project, file, form.value, source, author)}
+    form = form or _FORM_OF.get(file.suffix.lower(), ExportForm.jsonl)
+    return {
+        "file": str(file),
+        "format": form.value,
+        "answers": export_labels(call.project, file, form.value, source, author),
+    }
 
 
 @verb(
@@ -167,6 +176,7 @@ def label_audit(call: Call, source: SourceOption = None, author: AuthorOption = 
     "agreement",
     example="densedpo label agreement --against people --project my-project",
     sections=("label.segment_s", "label.store_url"),
+    summary=False,
 )
 def label_agreement(
     call: Call,
@@ -182,6 +192,7 @@ def label_agreement(
     from densedpo.labels.agreement import agreement, lines
     from densedpo.observe import say
 
+    call.project.need(call.project.pairs_table, "densedpo pairs make")  # a wrong folder is no disagreement
     found = agreement(call.project, call.settings.label.segment_s, against)
     for line in lines(found):
         say(line)
@@ -212,6 +223,7 @@ def label_calibrate(
     from densedpo.labels.accuracy.text import calibration_lines
     from densedpo.observe import say
 
+    call.project.need(call.project.pairs_table, "densedpo pairs make")
     found = calibrate_judge(call.project, judge, against, call.settings.label.segment_s)
     for line in calibration_lines(found):
         say(line)
@@ -223,6 +235,7 @@ def label_calibrate(
     "plan",
     example="densedpo label plan --judge vlm:NAME --accuracy 0.9 --project my-project",
     sections=("label.segment_s", "label.alike_below", "label.store_url"),
+    summary=False,
 )
 def label_plan(
     call: Call,
@@ -242,6 +255,7 @@ def label_plan(
     found = plan(call.project, call.settings.label, judge, against, accuracy)
     for line in plan_lines(found):
         say(line)
+    say(f"file: {found['file']}")
     return found
 
 

@@ -78,7 +78,12 @@ def study_invite(
     return {"name": name, "role": role.value, "link": link}
 
 
-@verb(study_app, "results", example="densedpo study results --evaluation held-out --project my-project")
+@verb(
+    study_app,
+    "results",
+    example="densedpo study results --evaluation held-out --project my-project",
+    summary=False,
+)
 def study_results(
     call: Call,
     evaluation: EvaluationOption = "evaluation",
@@ -107,9 +112,17 @@ def study_export(
     call: Call,
     file: Annotated[Path, typer.Argument(help="File to write.")],
     evaluation: EvaluationOption = "evaluation",
-    form: Annotated[StudyForm, typer.Option("--format", help="File format.")] = StudyForm.csv,
+    form: Annotated[
+        StudyForm | None, typer.Option("--format", help="File format.", show_default="by the file's name, else csv")
+    ] = None,
 ) -> Any:
     """Export every current answer, with the models' names."""
     from densedpo.evaluation.study.export import export_study
 
-    return {"file": str(file), "answers": export_study(call.project, evaluation, file, form.value)}
+    suffix = file.suffix.lower().removeprefix(".")
+    form = form or (StudyForm(suffix) if suffix in list(StudyForm) else StudyForm.csv)
+    return {
+        "file": str(file),
+        "format": form.value,
+        "answers": export_study(call.project, evaluation, file, form.value),
+    }

@@ -48,6 +48,7 @@ def verb(
     preset: bool = False,
     writes_settings: bool = False,
     fails_on: str | None = None,
+    summary: bool = True,
     then: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a command.
@@ -62,6 +63,7 @@ def verb(
         writes_settings: whether the settings given are kept in ``densedpo.yaml``, once the verb has succeeded, if the
             project has none yet.
         fails_on: key of the result whose content means failure: the result is printed, then the exit status is 1.
+        summary: whether the plain values of the result are said; not where the verb says all itself.
         then: the verb that usually comes next, said at the end.
     """
 
@@ -84,7 +86,8 @@ def verb(
             result = function(Call(project, settings, named), **given)
             if writes_settings and not project.settings_file.exists():
                 write_text(project.settings_file, dump_settings(settings, only_changed=True))
-            _emit(result, as_json)
+            if as_json or summary:
+                _emit(result, as_json)
             if fails_on and result[fails_on]:
                 raise typer.Exit(1)
             if then and not as_json:
