@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ _PRIOR_SD = 3.0
 _NEWTON_STEPS = 30
 _LONGEST_STEP = 2.0
 _DRAWS = 400
+_ROUNDING = 1e-6  # where all are ties, strengths differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,10 @@ def davidson(counts: Floats) -> Strengths | None:
     Returns:
         None where the comparisons do not connect all models: then strengths of different parts cannot be compared.
     """
-    models = _models(len(counts))
-    beaten = np.zeros((models, models))
-    for (first, second), (wins, ties, losses) in zip(combinations(range(models), 2), counts, strict=True):
-        beaten[first, second], beaten[second, first] = wins + ties, losses + ties
-    if connected_components(beaten, connection="weak")[0] > 1:
+    parts, separated = _connections(counts)
+    if parts > 1:
         return None
     found = _fit(counts[None])[0]
-    separated = bool(connected_components(beaten, connection="strong")[0] > 1)
     return Strengths(found[:-1] - found[0], float(found[-1]), separated)
 
 
@@ -65,26 +62,56 @@ def rank(table: Table, score: str, better: Better, bootstrap: Bootstrap) -> dict
     place = table.names.index(score)
     found = np.stack([signs(a, b, better) for a, b in combinations(table.means[:, :, place], 2)], axis=1)  # [P, pairs]
     outcomes = np.stack([found > 0, found == 0, found < 0], axis=2).astype(np.float64)
+    return {"score": score} | rank_outcomes(outcomes, table.models, bootstrap)
+
+
+def rank_outcomes(outcomes: Floats, models: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return order and log-strengths of models (the first one's is 0), with intervals over prompts, and a sentence.
+
+    Where the outcomes do not connect all models there are no strengths, and the sentence says so. ``separated``: some
+    never lost to the rest; then only the prior holds the strengths finite and they are no sizes.
+
+    Args:
+        outcomes: [P, K (K - 1) / 2, 3] counts by prompt, as ``davidson`` takes them.
+        models: K names.
+        bootstrap: over the P prompts.
+    """
     fitted = davidson(outcomes.sum(axis=0))
-    assert fitted is not None  # every model met every other on every prompt
-    drawn = _fit(np.tensordot(bootstrap.weights[:_DRAWS], outcomes, axes=1))[:, :-1]
+    if fitted is None:
+        return {"connected": False, "sentence": "The answers do not connect all models, so there is no ranking yet."}
+    draws = np.tensordot(bootstrap.weights[:_DRAWS], outcomes, axes=1)
+    drawn = _fit(draws[[_connections(counts)[0] == 1 for counts in draws]])[:, :-1]
     drawn = drawn - drawn[:, :1]
-    intervals = {
-        model: bootstrap.around(float(fitted.values[k]), drawn[:, k]).as_dict() for k, model in enumerate(table.models)
+    strengths = {
+        model: bootstrap.around(float(fitted.values[place]), drawn[:, place]).as_dict()
+        for place, model in enumerate(models)
     }
-    order = sorted(table.models, key=lambda model: -intervals[model]["mean"])
-    said = f"Bradley-Terry with ties over {len(table.prompts)} prompts: {' > '.join(order)}."
+    order = sorted(range(len(models)), key=lambda place: -round(fitted.values[place] / _ROUNDING))
+    chain = models[order[0]]
+    for better, worse in pairwise(order):
+        gap = bootstrap.around(float(fitted.values[better] - fitted.values[worse]), drawn[:, better] - drawn[:, worse])
+        chain += f"{' > ' if gap.low > _ROUNDING else ' ≈ '}{models[worse]}"
+    said = f"Bradley-Terry with ties over {len(outcomes)} prompts: {chain}{' (≈: not told apart)' * ('≈' in chain)}."
     if fitted.separated:
         said += " Some never lost to the rest: their strengths are held finite by the prior and are no sizes."
     return {
-        "score": score,
-        "order": order,
-        "strengths": intervals,
+        "order": [models[place] for place in order],
+        "strengths": strengths,
         "tie_parameter": float(np.exp(fitted.log_tie)),
         "connected": True,
         "separated": fitted.separated,
         "sentence": said,
     }
+
+
+def _connections(counts: Floats) -> tuple[int, bool]:
+    """Return into how many parts the models fall that never met, and whether some never lost to the rest."""
+    models = _models(len(counts))
+    beaten = np.zeros((models, models))
+    for (first, second), (wins, ties, losses) in zip(combinations(range(models), 2), counts, strict=True):
+        beaten[first, second], beaten[second, first] = wins + ties, losses + ties
+    parts, blocks = (connected_components(beaten, connection=kind)[0] for kind in ("weak", "strong"))
+    return int(parts), bool(blocks > parts)
 
 
 def _models(pairs: int) -> int:

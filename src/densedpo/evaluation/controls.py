@@ -105,7 +105,7 @@ def frozen_control(
             "won": None if info.better == "neither" else outcomes.wins > outcomes.losses,
         }
     motion, quality = axes
-    ratio = bootstrap.interval(table.of(FROZEN, motion), table.of(BASE, motion)) if motion else None
+    ratio = bootstrap.ratio(table.of(FROZEN, motion), table.of(BASE, motion)) if motion else None
     overall = judge_overall(
         differences[quality] if quality else None, infos[quality].better if quality else "neither", ratio, motion_kept
     )

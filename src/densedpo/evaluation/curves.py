@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import fdtri
 
 from densedpo.evaluation.matched import matches
 from densedpo.evaluation.paired import BASE, Bootstrap, Floats, Table, plain
 from densedpo.evaluation.statistics import Better
 from densedpo.evaluation.variants import Line, Variant, list_lines
 from densedpo.intervals import Interval
-
-_CHI_95 = 2.447747  # radius that holds 95 % of a standard normal in the plane
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,8 @@ class Plane:
         return self.bootstrap.interval(self.table.of(model, name), self.table.seeds)
 
     def motion_ratio(self, model: str) -> Interval | None:
-        """Return the model's motion over the base's; None where the base's is not positive everywhere."""
-        base = self.table.of(BASE, self.motion)
-        return self.bootstrap.interval(self.table.of(model, self.motion), base) if base.min() >= 0 else None
+        """Return the model's motion over the base's."""
+        return self.bootstrap.ratio(self.table.of(model, self.motion), self.table.of(BASE, self.motion))
 
     def is_better(self, model: str, other: str) -> bool:
         """Say whether a model's mean quality is better than another's."""
@@ -156,16 +154,23 @@ def _means(plane: Plane, model: str, name: str) -> Floats:
 
 
 def _ellipse(plane: Plane, model: str, other: str | None = None) -> dict[str, Any]:
-    """Return the 95 % region of a model's means, or of its difference to another, drawn around the model's means."""
+    """Return the 95 % region of a model's means, or of its difference to another, drawn around the model's means.
+
+    Hotelling's: radii are sqrt(2 (n - 1) / (n - 2) F(0.95; 2, n - 2)) standard errors over n prompts. Two prompts give
+    no such region; they get that of an F with one degree of freedom, which is larger than any picture.
+    """
     drawn = np.stack([plane.draws(model, name) for _, name in _axes(plane)])
     if other is not None:
         drawn = drawn - np.stack([plane.draws(other, name) for _, name in _axes(plane)])
-    covariance = np.cov(drawn) * plane.bootstrap.factor**2
+    prompts = plane.bootstrap.count
+    covariance = np.cov(drawn) * prompts / (prompts - 1)  # of the draws: theirs is that much too small
+    rest = max(1, prompts - 2)
+    radius = np.sqrt(2 * (prompts - 1) / rest * fdtri(2, rest, 0.95))
     lengths, directions = np.linalg.eigh(covariance)
     longest = directions[:, 1] if directions[0, 1] >= 0 else -directions[:, 1]  # a fixed sign: equal bytes each time
     return {
         "center": [plane.mean(model, name) for _, name in _axes(plane)],
         "covariance": covariance.tolist(),
-        "radii": (_CHI_95 * np.sqrt(np.maximum(lengths[::-1], 0.0))).tolist(),
+        "radii": (radius * np.sqrt(np.maximum(lengths[::-1], 0.0))).tolist(),
         "angle_rad": float(np.arctan2(longest[1], longest[0])),
     }

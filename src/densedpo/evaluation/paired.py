@@ -7,7 +7,7 @@ there are any, lie inside a prompt and travel with it: prompts are what was draw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,14 @@ class Bootstrap:
         error = float(np.linalg.norm((top - estimate * bottom) / bottom.sum()))
         return self.around(estimate, self.ratios(top, bottom), error)
 
+    def ratio(self, model: Floats, base: Floats) -> Interval | None:
+        """Return sum(model) / sum(base) with its interval; None where the base's are all zero or one is negative.
+
+        Where no number is negative the interval does not go below 0.
+        """
+        found = self.interval(model, base) if base.min() >= 0 else None
+        return replace(found, low=max(0.0, found.low)) if found and model.min() >= 0 else found
+
     def around(self, estimate: float, drawn: Floats, error: float | None = None) -> Interval:
         """Return an estimate with the interval of its draws.
 
@@ -141,14 +149,9 @@ def differences_of(table: Table, bootstrap: Bootstrap) -> Estimates:
 
 
 def ratios_of(table: Table, bootstrap: Bootstrap) -> Estimates:
-    """Return sum(model) / sum(base) in every score; None where the base's is all zero or somewhere negative."""
+    """Return sum(model) / sum(base) in every score."""
     base = table.models[0]
     return {
-        model: {
-            name: bootstrap.interval(table.of(model, name), table.of(base, name))
-            if table.of(base, name).min() >= 0
-            else None
-            for name in table.names
-        }
+        model: {name: bootstrap.ratio(table.of(model, name), table.of(base, name)) for name in table.names}
         for model in table.models[1:]
     }

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from densedpo.evaluation.paired import Bootstrap, table_of
 from densedpo.evaluation.scorers import ScoreInfo
-from densedpo.intervals import cluster_bootstrap
 from densedpo.store.tables import Row
 
 
@@ -29,13 +29,14 @@ class Ranker:
         Ahead is better; of a score with no better side (motion) it is higher. Samples of the same prompt and seed are
         paired, prompts are drawn again (95 %).
         """
-        own, others = (
-            {(row["prompt_id"], row["seed"]): row[self.score] for row in self.rows if row["model"] == name}
-            for name in (model, other)
-        )
-        both = sorted(set(own) & set(others))
-        gaps = [own[sample] - others[sample] for sample in both]
-        found = cluster_bootstrap(gaps, [prompt for prompt, _ in both], seed=self.score) if both else None
+        pair = (model, other)
+        by_model = [{_sample(row) for row in self.rows if row["model"] == name} for name in pair]
+        both = set.intersection(*by_model)
+        if not both:
+            return 0
+        table = table_of([row for row in self.rows if _sample(row) in both], pair, [self.score])
+        gap = table.of(model, self.score) - table.of(other, self.score)
+        found = Bootstrap(len(table.prompts)).interval(gap, table.seeds)
         sign = 0 if found is None else (found.low > 0) - (found.high < 0)
         return -sign if self.info.better == "lower" else sign
 
@@ -90,3 +91,7 @@ def _says(pair: RankedPair, ranker: Ranker, ahead: int) -> str:
         return f"{ranker.info.label} does not tell {pair.model} and {pair.other} apart"
     first, second = (pair.model, pair.other) if ahead > 0 else (pair.other, pair.model)
     return f"{ranker.info.label} ranks {first} above {second}"
+
+
+def _sample(row: Row) -> tuple[str, int]:
+    return row["prompt_id"], row["seed"]

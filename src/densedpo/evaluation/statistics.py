@@ -131,12 +131,14 @@ def paired_tests(
 
 def share_half_width(prompts: int) -> float:
     """Return the half width of a share near 1/2 over ``prompts`` answers: 1.96 sqrt(0.25 / n); 128 give 0.087."""
-    assert prompts > 0
+    assert prompts > 0, prompts
     return Z_95 * math.sqrt(0.25 / prompts)
 
 
 def power(prompts: int, seeds: Sequence[int]) -> dict[str, Any]:
     """Return what an evaluation of this size can see, as numbers and as a sentence."""
     half = share_half_width(prompts)
-    sentence = f"With {prompts} prompt{'s' * (prompts != 1)} a share of wins is known to ±{100 * half:.1f} points."
+    sentence = f"With {prompts} prompts a share of wins is known to ±{100 * half:.1f} points."
+    if prompts == 1:
+        sentence = "From one prompt nothing can be concluded: intervals need two prompts, and useful ones dozens."
     return {"prompts": prompts, "seeds": len(seeds), "share_half_width": half, "sentence": sentence}

@@ -61,6 +61,7 @@ def test_identical_models_are_equal() -> None:
     found = rank(table(np.ones((3, 10))), "x", "higher", Bootstrap(10))
     assert found is not None and not found["separated"]
     assert all(abs(strength["mean"]) < 1e-9 for strength in found["strengths"].values())
+    assert "base ≈ m1 ≈ m2 (≈: not told apart)" in found["sentence"]
 
 
 def test_ranking_follows_the_direction() -> None:
@@ -72,4 +73,5 @@ def test_ranking_follows_the_direction() -> None:
     assert up["order"] == ["m2", "m1", "base"] == down["order"][::-1]
     assert up["strengths"]["base"] == {"mean": 0, "low": 0, "high": 0, "count": 40}
     assert up["strengths"]["m2"]["low"] > 0
+    assert "40 prompts: m2 > m1 > base." in up["sentence"]
     assert rank(table(values[:2]), "x", "higher", Bootstrap(40)) is None
