@@ -86,7 +86,7 @@ def rank_outcomes(outcomes: Floats, models: Sequence[str], bootstrap: Bootstrap)
         model: bootstrap.around(float(fitted.values[place]), drawn[:, place]).as_dict()
         for place, model in enumerate(models)
     }
-    order = sorted(range(len(models)), key=lambda place: -round(fitted.values[place] / _ROUNDING))
+    order = sorted(range(len(models)), key=lambda place: -round(float(fitted.values[place]) / _ROUNDING))
     chain = models[order[0]]
     for better, worse in pairwise(order):
         gap = bootstrap.around(float(fitted.values[better] - fitted.values[worse]), drawn[:, better] - drawn[:, worse])
