@@ -52,8 +52,28 @@ def test_prompts_build_names_what_is_missing(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_videos_takes_no_option_of_models(run: Run, tmp_path: Path) -> None:
-    for option in (["--run", "r"], ["--prompts", "densedpo-motion-48"], ["--shard", "1/2"]):
-        fails(run("evaluate", "--videos", tmp_path, "--project", tmp_path, *option), f"{option[0]} has no meaning")
+    folder = ["evaluate", "--videos", tmp_path, "--project", tmp_path]
+    for option in (
+        ["--run", "r"],
+        ["--prompts", "densedpo-motion-48"],
+        ["--shard", "1/2"],
+        ["--scorer", "frames"],
+        ["--scales", "0,1"],
+        ["--every-checkpoint"],
+        ["--model", "miniature"],
+        ["--seeds", "2"],
+    ):
+        fails(run(*folder, *option), f"no use for {option[0]}; leave")
+    # all at once
+    fails(run(*folder, "--steps", "4", "--run", "r", "--quality", "flicker"), "no use for --run, --steps, --quality;")
+    # settings of the project are no options
+    (tmp_path / "densedpo.yaml").write_text("sample: {seeds: 3}\n")
+    fails(run(*folder), "no video file")
+
+
+def test_options_of_folders_need_one(run: Run, tmp_path: Path) -> None:
+    fails(run("evaluate", "--workers", "2", "--project", tmp_path), "--workers is for --videos")
+    fails(run("score", "--command", "x", "--captions", tmp_path / "c.csv", "--project", tmp_path), "--captions is for")
 
 
 def test_evaluate_refuses_before_any_work(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
