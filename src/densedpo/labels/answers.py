@@ -19,13 +19,15 @@ Outcome = Literal["ok", "refused", "truncated", "malformed", "failed", "withdraw
 Source = Literal["person", "judge", "simulated"]
 Task = Literal["work", "review", "gold", "repeat", "qualification"]
 Side = Literal["a", "b"]
+Tag = Literal["limbs", "morphing", "blur", "popping", "impossible_motion"]
 
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SOURCES: tuple[Source, ...] = get_args(Source)
 TASKS: tuple[Task, ...] = get_args(Task)
 VOTING_TASKS: tuple[Task, ...] = ("work", "review")
-TAGS = ("limbs", "morphing", "blur", "popping", "impossible_motion")
+SIDES: tuple[Side, ...] = get_args(Side)
+TAGS: tuple[Tag, ...] = get_args(Tag)
 WHOLE_CLIP = -1
 Question = tuple[str, int]  # the pair's id and the segment, which is what an answer is about
 _NUMBERS = ("segment_s", "start_s", "end_s", "confidence", "dwell_s")

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,13 @@ from numpy.typing import NDArray
 from densedpo.clips.decode import read_video
 from densedpo.clips.measure import FrameMeasures, measure
 from densedpo.errors import ConfigError, MediaError, ProjectError
+from densedpo.labels.answers import SIDES, Side
 from densedpo.labels.grid import SegmentGrid
 from densedpo.observe import track, warn
 from densedpo.store.files import read_json, write_json
 from densedpo.store.project import Project
 from densedpo.store.tables import Row
 
-Side = Literal["a", "b"]
-SIDES: tuple[Side, Side] = ("a", "b")
 Means = Mapping[str, float | None]
 
 _SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.intervals import Interval, cluster_bootstrap
+from densedpo.intervals import Z_95, Interval, cluster_bootstrap
 from densedpo.keys import stream
 
 Level = Literal["nominal", "ordinal"]
@@ -69,7 +69,7 @@ def _linear(hits: Sequence[bool], clusters: Sequence[str]) -> Interval | None:
         return None
     mean = float(right.sum() / count.sum())
     spread = np.square(right - mean * count).sum() * len(count) / (len(count) - 1)
-    reach = 1.959964 * float(np.sqrt(spread)) / len(hits)
+    reach = Z_95 * float(np.sqrt(spread)) / len(hits)
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(count))
 
 

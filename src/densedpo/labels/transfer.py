@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +19,7 @@ from densedpo.errors import ConfigError, LabelError, ProjectError
 from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, event_from
 from densedpo.labels.foreign import (
     VIDEOALIGN_ANSWERS,
+    Numbered,
     from_videoalign,
     read_dataset,
     read_label_studio,
@@ -205,9 +206,6 @@ def _event(path: Path, line: int, row: Row, pair: Row, defaults: Row) -> AnswerE
         raise LabelError(f"{path}: line {line}: {error}") from None
 
 
-Numbered = Iterator[tuple[int, Row]]
-
-
 def _read_rows(path: Path) -> Numbered:
     try:
         rows = read_rows(path)
@@ -272,7 +270,7 @@ _CONVERSIONS: dict[str, Callable[[str], Any]] = {
 
 
 _ADAPTERS: dict[str, Callable[[dict[str, Any]], Row]] = {".csv": _from_cells, ".parquet": _without_nulls}
-_READERS: dict[str, Callable[[Path], Iterable[tuple[int, Row]]]] = {
+_READERS: dict[str, Callable[[Path], Numbered]] = {
     **dict.fromkeys(ROW_SUFFIXES, _read_rows),
     ".json": read_label_studio,
 }

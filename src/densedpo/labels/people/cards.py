@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from densedpo.errors import ConfigError
 from densedpo.keys import stream_seed
-from densedpo.labels.answers import Answer, AnswerEvent, Side
+from densedpo.labels.answers import TAGS, Answer, AnswerEvent, Side
 from densedpo.labels.people.asks import Card, Span, grid_of
-from densedpo.labels.people.forms import OneAnswer, ShownAnswer, Tag
+from densedpo.labels.people.forms import OneAnswer, ShownAnswer
 from densedpo.labels.queue import Claim
 from densedpo.store.tables import Row
 
@@ -64,7 +64,7 @@ def event_of(claim: Claim, given: OneAnswer, span: Span, settings_digest: str) -
         end_s=span.end_s,
         settings_digest=settings_digest,
         task=claim.task,
-        tags=",".join(tag for tag in _TAGS if tag in given.tags),
+        tags=",".join(tag for tag in TAGS if tag in given.tags),
         note=given.note,
         dwell_s=given.dwell_s,
         shown_first=first,
@@ -90,7 +90,7 @@ def _shown(event: AnswerEvent) -> OneAnswer:
     return OneAnswer(
         segment=event.segment,
         answer=shown_answer(event.answer, first),
-        tags=[tag for tag in _TAGS if tag in event.tags.split(",")],
+        tags=[tag for tag in TAGS if tag in event.tags.split(",")],
         note=event.note,
         dwell_s=event.dwell_s,
         offered=event.offered,
@@ -107,6 +107,3 @@ def others_answers(
         if event.answer is not None and event.segment_s == segment_s and wanted(event):
             found.setdefault(event.segment, []).append(shown_answer(event.answer, first))
     return {segment: sorted(found[segment]) for segment in sorted(found)}
-
-
-_TAGS: tuple[Tag, ...] = ("limbs", "morphing", "blur", "popping", "impossible_motion")

@@ -26,8 +26,6 @@ from densedpo.labels.people.roster import Person, Roster
 from densedpo.labels.queue import Claim, Queue
 from densedpo.labels.store import LabelStore, read_current
 
-Gold = Mapping[str, Mapping[int, Answer]]
-
 
 class UnknownTaskError(LabelError):
     """No such task, or it is somebody else's."""

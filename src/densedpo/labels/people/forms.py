@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from densedpo.labels.answers import TAGS, Tag
 from densedpo.labels.people.roster import NAME_LIMIT, Role
 
 ShownAnswer = Literal["first", "second", "tie", "both_bad", "cannot_judge"]
-Tag = Literal["limbs", "morphing", "blur", "popping", "impossible_motion"]
 TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Kind = Literal["work", "review"]
@@ -50,7 +50,7 @@ class OneAnswer(_Form):
 
     segment: int = Field(ge=-1, le=100_000)
     answer: ShownAnswer | None
-    tags: list[Tag] = Field(default=[], max_length=5)
+    tags: list[Tag] = Field(default=[], max_length=len(TAGS))
     note: str = Field("", max_length=2000, pattern=r"^[^\x00]*$")
     dwell_s: float | None = Field(None, ge=0, le=_DAY_S)
     offered: bool = False
