@@ -137,11 +137,16 @@ class Project:
         """Return ``path`` if it exists.
 
         Raises:
-            ProjectError: naming the path and the command that makes it.
+            ProjectError: naming the path and the command that makes it; of a run or evaluation, the names there are.
         """
-        if not path.exists():
-            raise ProjectError(f"{path}: not there yet; run `{remedy}` first")
-        return path
+        if path.exists():
+            return path
+        missing = next((each for each in (path, *path.parents) if each.parent.is_dir()), path)
+        there = missing.parent in (self.runs, self.evaluations) and sorted(
+            each.name for each in missing.parent.iterdir() if each.is_dir()
+        )
+        named = f", or name one of: {', '.join(there)}" if there else ""
+        raise ProjectError(f"{path}: not there yet; run `{remedy}` first{named}")
 
 
 def _named(folder: Path, name: str) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 
 def plan_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the plan as lines for people."""
-    told = [f"{found['to_ask']} segments to ask about: " + ", ".join(f"{n} {why}" for why, n in found["why"].items())]
+    why = ", ".join(f"{count} {reason}" for reason, count in found["why"].items())
+    told = [f"{found['to_ask']} segments to ask about" + (f": {why}" if why else "")]
     if found["undefined"]:
         return [*told, f"accuracy over answers: undefined {found['undefined']}"]
     names = {"by_segment": "segment by segment", "by_pair": "pair by pair, as the page asks", "at_random": "at random"}
