@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from densedpo.clips.sniff import expected_bytes
 from densedpo.errors import MediaError
 
+_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
 
 @dataclass(frozen=True)
 class Video:
@@ -65,7 +67,7 @@ def _decode(path: Path, file: BinaryIO) -> Video:
         for frame in container.decode(stream):
             if frame.pts is None or frame.time_base is None:
                 raise MediaError(f"{path}: a frame has no timestamp; make the file again")
-            times.append(float(frame.pts * frame.time_base))
+            times.append(frame.time)
             frames.append(_to_rgb(frame, converter))
     if not frames or len(frames) != declared or rate is None:
         raise MediaError(f"{path}: {len(frames)} of {declared} declared frames could be read; make it again")
@@ -79,7 +81,7 @@ def _to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> NDArray[np.uin
         src_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+        interpolation=_INTERPOLATION,
         threads=1,
     )
     image: NDArray[np.uint8] = converted.to_ndarray()  # type: ignore[assignment]

@@ -50,6 +50,11 @@ class Question:
         texts = [self.system, str(dict(self.schema)), *(part for part in self.parts if isinstance(part, str))]
         return sum(len(text.encode()) for text in texts)
 
+    @functools.cached_property
+    def images(self) -> int:
+        """How many images it shows."""
+        return sum(not isinstance(part, str) for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -6,6 +6,7 @@ stores; labels/judges/run.py keeps what comes out.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sys
@@ -25,7 +26,7 @@ from densedpo.store.project import Project
 
 HELD_BYTES = 2 * 2**30
 Shown = tuple[int, SegmentPair]
-_GATHERED_S = 0.02  # what comes within this time is stored together
+_GATHERED_S = 0.1  # what comes within this time is stored together
 _TURN_S = 0.0005
 _READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 _READS_AHEAD = 4 * _READERS
@@ -80,6 +81,7 @@ class Crew:
         self._held = 0
         self._reading = self._judging = 0
         self._inbox: queue.SimpleQueue[Callable[[], list[Done]]] = queue.SimpleQueue()
+        self._gathered: list[Done] = []
         self._workers = ThreadPoolExecutor(judge.parallel, "judge")
         self._readers = ThreadPoolExecutor(_READERS, "decode")
 
@@ -93,13 +95,25 @@ class Crew:
         if self._unasked:
             yield [done for work in self._unasked for done in self._spared_of(work)]
         while self._reading or self._judging:
-            first = self._inbox.get()
-            if self._judging > 1:
-                time.sleep(_GATHERED_S)
-            done = [*first(), *self._arrived()]
-            self._begin()  # before the caller takes its time to store
-            if done:
-                yield done
+            self._gather()
+            if self._gathered:
+                yield self._taken()
+
+    def _gather(self) -> None:
+        """Wait for what is done, and a little longer for more; new work is begun as soon as there is room."""
+        wait_s, until = None, math.inf
+        while self._reading or self._judging:
+            try:
+                self._gathered += self._inbox.get(timeout=wait_s)()
+            except queue.Empty:
+                return
+            self._begin()
+            until = min(until, time.monotonic() + _GATHERED_S)
+            wait_s = max(0.0, until - time.monotonic())
+
+    def _taken(self) -> list[Done]:
+        taken, self._gathered = self._gathered, []
+        return taken
 
     def stop(self) -> list[Done]:
         """Begin nothing new, wait for what is under way and return what came of it; harmless if repeated."""
@@ -107,7 +121,7 @@ class Crew:
         self._ready.clear()
         self._readers.shutdown(cancel_futures=True)
         self._workers.shutdown(cancel_futures=True)
-        return list(self._arrived())
+        return [*self._taken(), *self._arrived()]
 
     def _spared_of(self, work: PairWork) -> list[Done]:
         return [Done(work, segment, self._spared) for segment in work.alike]

@@ -46,8 +46,7 @@ class Prices:
         }
 
     def _image_tokens(self, question: Question) -> int:
-        images = sum(not isinstance(part, str) for part in question.parts)
-        return images * self.image_tokens + len(question.parts) * _TOKENS_PER_PART
+        return question.images * self.image_tokens + len(question.parts) * _TOKENS_PER_PART
 
 
 @dataclass(frozen=True)

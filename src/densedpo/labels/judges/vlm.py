@@ -55,13 +55,12 @@ class VlmJudge:
     def parallel(self) -> int:
         """Return how many segments may be judged at the same time.
 
-        Where the answerer takes many, their questions are a quarter more than it is asked at the same time: the next
-        is ready when a reply comes.
+        Where the answerer takes many, a few more than their questions fill it: the next is ready when a reply comes.
         """
         if self._many is None:
             return self.settings.parallel
         together = self.settings.samples * (2 if self.settings.orders == "both" else 1)
-        return math.ceil(1.25 * self.settings.parallel / together)
+        return math.ceil(self.settings.parallel / together) + self.settings.parallel // 16
 
     @cached_property
     def settings_digest(self) -> str:
