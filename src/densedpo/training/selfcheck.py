@@ -215,7 +215,8 @@ def _latent_scale(part: Part) -> Check:
         "latent scale",
         not wrong,
         f"standard deviations of the channels: {', '.join(wrong or found)}; {low:g} to {high:g} expected: (latent - "
-        "mean) / std by the VAE's latents_mean and latents_std, or times its scaling_factor",
+        "mean) / std by the VAE's latents_mean and latents_std, or times its scaling_factor; clips unlike all that the "
+        "model has learned, such as real videos before the miniature, are off too",
     )
 
 
