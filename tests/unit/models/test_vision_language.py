@@ -198,4 +198,4 @@ def test_a_question_that_cannot_be_asked_is_a_failure_not_an_exception(model: Vi
     assert "show fewer or smaller frames" in reply.why
     cut = answerer.ask(Question("k", "x", ("y",), {}, 1))
     assert cut.outcome in ("truncated", "ok")
-    assert cut.tokens["completion_tokens"] == 1
+    assert cut.tokens["output"] == 1

@@ -17,7 +17,7 @@ from densedpo.config import service_key
 from densedpo.errors import ConfigError
 from densedpo.labels.judges.answerer import Reply
 from densedpo.labels.judges.base import ServiceError
-from densedpo.labels.judges.wire import reply_in
+from densedpo.labels.judges.wire import CONTENT_CODES, one_line, reply_in
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _RETRIES = 5
 _MOST_LINE_BYTES = 2_000_000
 _MARK = "densedpo"
-_CONTENT = ("content_filter", "content_policy_violation")
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -83,7 +82,7 @@ class BatchService:
             ConfigError: if the service refuses it.
             ServiceError: if it fails.
         """
-        from openai import APIConnectionError, APIStatusError
+        from densedpo.labels.judges.trouble import TROUBLES, trouble_of
 
         careful = self._client.with_options(max_retries=0)
         for attempt in range(_RETRIES):
@@ -100,10 +99,7 @@ class BatchService:
                     ).id
             except ServiceError as error:
                 cause = error.__cause__
-                passing = isinstance(cause, APIConnectionError) or (
-                    isinstance(cause, APIStatusError)
-                    and (cause.status_code in (408, 409, 429) or cause.status_code >= 500)
-                )
+                passing = isinstance(cause, TROUBLES) and trouble_of(cause).kind == "again"
                 if not passing or attempt == _RETRIES - 1:
                     raise
             time.sleep(min(0.5 * 2**attempt, 8.0))
@@ -133,7 +129,7 @@ class BatchService:
         why = "; ".join(f"{error.code}: {error.message}" for error in errors)
         files = tuple(name for name in (batch.output_file_id, batch.error_file_id) if name)
         done = (batch.request_counts.completed + batch.request_counts.failed) if batch.request_counts else 0
-        return BatchStatus(batch.status, done, files, " ".join(why.split())[:300])
+        return BatchStatus(batch.status, done, files, one_line(why) if why else "")
 
     def replies(self, file_id: str) -> Iterator[tuple[str, Reply]]:
         """Yield (custom id, reply) of the rows of an output or error file; rows that hold no reply are passed over.
@@ -160,17 +156,19 @@ class BatchService:
         import httpx2
         from openai import APIError, AuthenticationError, BadRequestError, NotFoundError, PermissionDeniedError
 
+        from densedpo.labels.judges.trouble import told_by
+
         try:
             yield
         except (AuthenticationError, PermissionDeniedError, NotFoundError, BadRequestError) as error:
             raise ConfigError(
-                f"judge.batch: {self._url} refuses it (status {error.status_code}: {_line(error.message)}); check the "
+                f"judge.batch: {self._url} refuses it (status {error.status_code}: {told_by(error)}); check the "
                 "key, or leave judge.batch out if the service has no batch files"
             ) from error
         except (APIError, httpx2.HTTPError) as error:
             raise ServiceError(
-                f"judge.batch: {self._url} fails ({_line(str(error) or type(error).__name__)}); what is under way goes "
-                "on there, repeat the command to go on"
+                f"judge.batch: {self._url} fails ({one_line(str(error) or type(error).__name__)}); what is under way "
+                "goes on there, repeat the command to go on"
             ) from error
 
 
@@ -182,10 +180,7 @@ def _row(line: str) -> tuple[str, Reply] | None:
         if status == 200 and isinstance(body, dict):
             return str(name), reply_in(body)
         error = body["error"]
-        return (str(name), Reply("refused", why=_line(str(error["message"])))) if error["code"] in _CONTENT else None
+        refused = error["code"] in CONTENT_CODES
+        return (str(name), Reply("refused", why=one_line(str(error["message"])))) if refused else None
     except (ValueError, RecursionError, LookupError, TypeError):  # UnreadableError is a ValueError
         return None
-
-
-def _line(text: str, limit: int = 300) -> str:
-    return " ".join(text.split())[:limit]

@@ -80,6 +80,6 @@ class LocalAnswerer:
                 )
         except ModelError as error:
             return Reply("failed", why=str(error))
-        tokens = {"prompt_tokens": said.tokens_read, "completion_tokens": said.tokens_written}
+        tokens = {"input": said.tokens_read, "output": said.tokens_written}
         reply = Reply("ok", said.text, calls=1, tokens=tokens)
         return reply if said.whole else replace(reply, outcome="truncated", why="cut at judge.max_output_tokens")

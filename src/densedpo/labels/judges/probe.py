@@ -24,7 +24,7 @@ from densedpo.labels.judges.asking import instructions, make_question
 from densedpo.labels.judges.base import SegmentPair
 from densedpo.labels.judges.images import MOST_FRAMES, SegmentImages
 from densedpo.labels.judges.question import Malformed, Said, read_answer
-from densedpo.labels.judges.wire import StructuredMode
+from densedpo.labels.judges.wire import StructuredMode, one_line
 
 VERSION = 1
 MODES: tuple[StructuredMode, ...] = ("json_schema", "structured_outputs", "text")
@@ -102,7 +102,7 @@ def probe(
         replies.append(reply)
         said = read_answer(reply.text, code) if reply.outcome == "ok" else Malformed(reply.why)
         if isinstance(said, Malformed):
-            begin = f"; it said: {_beginning(reply.text)}" if reply.outcome == "ok" else ""
+            begin = f"; it said: {one_line(reply.text, 80)}" if reply.outcome == "ok" else ""
             return Malformed(_NO_FORM.format(f"{said.why}{begin}", _REMEDIES[reply.outcome]))
         return said
 
@@ -124,11 +124,6 @@ def _ask(answerer: Answerer, question: Question, last: bool) -> Reply:
         if last:
             raise
         return Reply("failed", why=str(error), calls=1)
-
-
-def _beginning(text: str, limit: int = 80) -> str:
-    """Return the beginning of a text on one line."""
-    return " ".join(text[: 4 * limit].split())[:limit] or "nothing"
 
 
 def _checks(mode: StructuredMode, clean_first: Said | Malformed, clean_second: Said | Malformed) -> list[Check]:

@@ -141,9 +141,9 @@ def _said(given: Mapping[str, Any], code: str | None) -> Said:
         raise _MalformedError("confidence is not a number")
     if not 0 <= confidence <= 1:
         raise _MalformedError("confidence is not within 0 and 1")
-    return Said(choice, float(confidence), _storable(reason)[:_REASON_CHARACTERS])
+    return Said(choice, float(confidence), storable(reason)[:_REASON_CHARACTERS])
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return ``text`` without what databases refuse: NUL and halves of surrogate pairs."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

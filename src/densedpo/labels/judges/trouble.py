@@ -14,12 +14,11 @@ import httpx2
 from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError
 
 from densedpo.labels.judges.limits import retry_after_s
-from densedpo.labels.judges.wire import UnreadableError
+from densedpo.labels.judges.wire import CONTENT_CODES, UnreadableError, one_line
 
 Kind = Literal["again", "question", "key", "model", "request", "quota", "refused"]
 _AGAIN = {408, 409, 425, 429}
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
-_CONTENT = {"content_filter", "content_policy_violation"}
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 TROUBLES = (APIStatusError, APIConnectionError, APIResponseValidationError, httpx2.HTTPError, UnreadableError)
 
@@ -51,19 +50,19 @@ def trouble_of(error: Exception) -> Trouble:
         return _of_status(error)
     cause = error.__cause__ if isinstance(error, APIConnectionError) else error
     if isinstance(cause, _NOT_SENT):
-        return Trouble("again", f"no connection ({_line(str(cause) or type(cause).__name__)})")
+        return Trouble("again", f"no connection ({one_line(str(cause) or type(cause).__name__)})")
     if isinstance(error, TimeoutError | APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
         return Trouble("again", "no whole answer within judge.timeout_s", charged=True)
-    return Trouble("again", _line(str(cause) or type(cause).__name__), charged=True)
+    return Trouble("again", one_line(str(cause) or type(cause).__name__), charged=True)
 
 
 def _of_status(error: APIStatusError) -> Trouble:
     status, headers = error.status_code, error.response.headers
-    why = f"status {status}: {_told(error)}"
+    why = f"status {status}: {told_by(error)}"
     code = str(error.code or "")
     if code in _QUOTA:
         return Trouble("quota", why)
-    if code in _CONTENT:
+    if code in CONTENT_CODES:
         return Trouble("refused", why)
     if status in _AGAIN or status >= 500:
         wait_s = retry_after_s(headers)
@@ -72,14 +71,10 @@ def _of_status(error: APIStatusError) -> Trouble:
     return Trouble(kinds.get(status, "request"), why, headers=headers)
 
 
-def _told(error: APIStatusError) -> str:
+def told_by(error: APIStatusError) -> str:
     """Return what the service said, in its own words where the client found no message in them."""
     place = error.response.headers.get("location")
     if place is not None:
-        return f"it sends on to {_line(place)}, where nothing is sent"
+        return f"it sends on to {one_line(place)}, where nothing is sent"
     said = error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
-    return _line(said or (error.body if isinstance(error.body, str) else json.dumps(error.body)) or "no words")
-
-
-def _line(text: str, limit: int = 300) -> str:
-    return " ".join(text.split())[:limit]
+    return one_line(said or (error.body if isinstance(error.body, str) else json.dumps(error.body)) or "no words")

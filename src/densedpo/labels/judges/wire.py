@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from densedpo.labels.judges.answerer import Image, Question, Reply
+from densedpo.labels.judges.question import storable
 
 StructuredMode = Literal["json_schema", "structured_outputs", "text"]
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
+CONTENT_CODES = {"content_filter", "content_policy_violation"}  # of errors that are the service's refusal to answer
 _MOST_TOKENS = 10**9
 
 
@@ -60,9 +62,9 @@ def reply_of(body: bytes) -> Reply:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise UnreadableError(f"not JSON: {_shown(body)}") from None
+        raise UnreadableError(f"not JSON: {_beginning(body)}") from None
     if not isinstance(value, dict):
-        raise UnreadableError(f"not a chat completion: {_shown(body)}")
+        raise UnreadableError(f"not a chat completion: {_beginning(body)}")
     return reply_in(value)
 
 
@@ -77,22 +79,30 @@ def reply_in(value: Mapping[str, Any]) -> Reply:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         said = value.get("error") or value
-        raise UnreadableError(f"no answer in it: {_shown(json.dumps(said).encode())}")
+        raise UnreadableError(f"no answer in it: {one_line(json.dumps(said))}")
     text, tokens, why = _text_of(message.get("content")), _tokens_of(value.get("usage")), choice.get("finish_reason")
     refusal = message.get("refusal")
     if refusal or why == "content_filter":
-        return Reply("refused", why=_shown(str(refusal or "stopped by the content filter").encode()), tokens=tokens)
+        return Reply("refused", why=one_line(str(refusal or "stopped by the content filter")), tokens=tokens)
     if why == "length":
         return Reply("truncated", text, "the answer was longer than judge.max_output_tokens", tokens=tokens)
     return Reply("ok", text, tokens=tokens)
 
 
+def _beginning(body: bytes) -> str:
+    return one_line(body[:1000].decode("utf-8", errors="replace"))
+
+
 def _text_of(content: object) -> str:
-    """Return the text of a message; some services answer with a list of parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    """Return the text of a message; some services answer with a list of parts.
+
+    Halves of surrogate pairs, which cannot be stored, become question marks; nothing is left out, for that could make
+    an answer of what is none.
+    """
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    whole = "".join(text for text in texts if isinstance(text, str))
+    return whole.encode("utf-8", "replace").decode("utf-8")
 
 
 def _tokens_of(usage: object) -> dict[str, int]:
@@ -103,6 +113,6 @@ def _tokens_of(usage: object) -> dict[str, int]:
     return right if len(right) == len(counts) else {}
 
 
-def _shown(body: bytes, limit: int = 200) -> str:
+def one_line(text: str, limit: int = 300) -> str:
     """Return the beginning of what a service said, on one line."""
-    return " ".join(body[: 4 * limit].decode("utf-8", errors="replace").split())[:limit] or "nothing"
+    return storable(" ".join(text[: 4 * limit].split())[:limit]) or "nothing"

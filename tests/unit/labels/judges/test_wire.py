@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.labels.judges.asking import question
 
+from densedpo.labels.judges.replies import Replies
 from densedpo.labels.judges.wire import StructuredMode, UnreadableError, reply_in, reply_of, request_of
 
 
@@ -85,3 +87,14 @@ def test_what_is_no_completion_is_unreadable(body: bytes) -> None:
 )  # fmt: skip
 def test_a_count_that_makes_no_sense_is_none(usage: Any) -> None:
     assert reply_in(completion() | {"usage": usage}).tokens == {}
+
+
+@pytest.mark.parametrize("said", ["\ud800 {}", "fir\0st", '{"answer": "\udfff"}'])
+def test_what_is_said_can_be_stored_and_becomes_no_answer_by_it(said: str, tmp_path: Path) -> None:
+    bodies = [completion(message={"content": said}), completion(message={"content": None, "refusal": said})]
+    replies = [reply_of(json.dumps(body).encode()) for body in bodies]
+    with Replies(tmp_path / "replies.db") as store:
+        for number, reply in enumerate(replies):
+            store.keep(f"k{number}", "m", reply).result(timeout=60)
+    assert len(replies[0].text) == len(said)
+    assert "\0" not in replies[1].why
