@@ -11,6 +11,7 @@ import fcntl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def _postgres_url(text: str) -> sql.URL:
             f"label.store_url: {url.get_backend_name()} is not supported; write postgresql://user:password@host/name, "
             "or leave it out for SQLite"
         )
+    if find_spec("psycopg") is None:
+        raise LabelError("label.store_url: needs the package psycopg; run `pip install 'densedpo[postgres]'`")
     return url.set(drivername="postgresql+psycopg")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,12 @@ def test_other_urls_are_refused_without_showing_the_password(url: str) -> None:
         Database.open(url)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(LabelError, match=r"psycopg; run `pip install 'densedpo\[postgres\]'`"):
+        Database.open("postgresql://u:secret@127.0.0.1/d")
 
 
 @needs_postgres
