@@ -10,14 +10,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tests.unit.training.processes import environment
 from tests.unit.training.reference_maker import make_items
 
-from densedpo.keys import stream
 from densedpo.observe import read_jsonl
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
@@ -67,20 +65,6 @@ class Runs:
         assert status == -signal.SIGKILL, errors
         return process.pid
 
-    def kill_at_row(self, row: int, delay_s: float) -> None:
-        """Kill the process from outside, some time after it has logged its step ``row``."""
-        log = self.folder / "metrics.jsonl"
-        process = self._start(None)
-        until = time.monotonic() + PROCESS_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < until:
-            if log.exists() and log.read_bytes().count(b"\n") >= row:
-                time.sleep(delay_s)
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        status, errors = self._end(process)
-        assert status == -signal.SIGKILL, errors
-
     def _start(self, die: tuple[str, int] | None) -> subprocess.Popen[bytes]:
         plan = json.dumps({**self._plan, "die": die})
         return subprocess.Popen(
@@ -115,7 +99,6 @@ def test_a_run_killed_six_times_equals_one_that_was_not(tiny_model_folder: Path,
     whole = Runs(tiny_model_folder, latents, tmp_path / "whole")
     whole.finish()
     killed = Runs(tiny_model_folder, latents, tmp_path / "killed")
-    rng = stream("test", "training-kill")
     saves = killed.folder / "checkpoints"
 
     killed.die("pre-pass", 3)
@@ -124,8 +107,8 @@ def test_a_run_killed_six_times_equals_one_that_was_not(tiny_model_folder: Path,
     assert any(name.startswith(".tmp-") and name.endswith("-p3.safetensors") for name in measured)
     assert not saves.exists()
 
-    killed.kill_at_row(int(rng.integers(2, 7)), float(rng.uniform(0, 0.03)))
-    assert 2 <= last_row(killed.folder) < 12
+    killed.die("row", 5)
+    assert last_row(killed.folder) == 5
 
     half_made = saves / f".tmp-{killed.die('tensors', 12)}-step-12"
     expected = tmp_path / "whole" / "checkpoints" / "step-24" / "tensors.safetensors"
@@ -133,9 +116,9 @@ def test_a_run_killed_six_times_equals_one_that_was_not(tiny_model_folder: Path,
     assert (half_made / "tensors.safetensors").stat().st_size == expected.stat().st_size // 2
     assert last_row(killed.folder) == 12 and not (saves / "step-12").exists() and (saves / "step-9" / "DONE").exists()
 
-    killed.kill_at_row(int(rng.integers(13, 15)), float(rng.uniform(0, 0.03)))
+    killed.die("row", 14)
     assert not half_made.exists()
-    assert 13 <= last_row(killed.folder) < 21
+    assert last_row(killed.folder) == 14
 
     half_made = saves / f".tmp-{killed.die('marker', 21)}-step-21"
     assert sorted(path.name for path in half_made.iterdir()) == ["state.json", "tensors.safetensors"]

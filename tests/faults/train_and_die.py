@@ -21,6 +21,7 @@ from tests.unit.training.reference_maker import make_items
 from torch import Tensor
 
 from densedpo.keys import torch_stream
+from densedpo.observe import MetricsLog
 from densedpo.store import files
 from densedpo.store.files import fsync_folder
 from densedpo.training import checkpoint, reference
@@ -36,7 +37,7 @@ def die() -> NoReturn:
 
 
 def plan_death(place: str, number: int) -> None:
-    """Arrange for this process to die: in the pre-pass at a pair, or in the save of a step."""
+    """Arrange for this process to die: in the pre-pass at a pair, after a step was logged, or in its save."""
 
     def is_this_step(folder: Path) -> bool:
         return folder.name == f".tmp-{os.getpid()}-step-{number}"
@@ -60,7 +61,14 @@ def plan_death(place: str, number: int) -> None:
         if is_this_step(folder) and (folder / "DONE").exists():
             die()
 
-    planted: dict[str, tuple[ModuleType, str, Callable[..., None]]] = {
+    def log_and_die(log: MetricsLog, row: dict[str, Any]) -> None:
+        write(log, row)
+        if row["step"] == number:
+            die()
+
+    write = MetricsLog.write
+    planted: dict[str, tuple[ModuleType | type, str, Callable[..., None]]] = {
+        "row": (MetricsLog, "write", log_and_die),
         "pre-pass": (reference, "save_file", write_half),
         "tensors": (checkpoint, "save_file", write_half),
         "marker": (checkpoint, "write_json", write_no_marker),
