@@ -173,6 +173,9 @@ def test_a_post_the_server_refuses_is_shown_and_kept(make_site: MakeSite, make_d
     press(page, "2")
     until(lambda: site.letters("task0") == ".2...")
     assert "no such segment" in page.evaluate("JSON.stringify({ ...localStorage })")
+    page.locator(".saved").click()  # says why, and is done with it
+    assert "Not taken by the server: " in page.locator(".toast.error").last.inner_text()
+    until(lambda: page.locator(".saved").inner_text() == "✓ saved")
 
 
 def test_signing_in_again_sends_what_waited(make_site: MakeSite, make_desk: MakeDesk) -> None:

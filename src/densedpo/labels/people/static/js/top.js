@@ -1,13 +1,13 @@
 // The bar above every screen: progress, whether everything is saved, and the way to the other screens.
 
-import { button, duration, el, setAttribute, setText } from "./dom.js";
+import { button, duration, el, setAttribute, setText, toast } from "./dom.js";
 
 export class Top {
   constructor(app) {
     this.app = app;
     this.progress = el("progress", { max: 1, value: 0, "aria-label": "Your progress" });
     this.figures = el("span", { class: "figures" });
-    this.saved = button("", () => app.outbox.hurry(), { class: "saved" });
+    this.saved = button("", () => this.#askedAboutSaving(), { class: "saved" });
     this.who = el("span", { class: "who" });
     this.admin = el("a", { href: "/admin", text: "Admin" });
     const links = el("nav", { "aria-label": "Pages" },
@@ -18,6 +18,14 @@ export class Top {
     window.addEventListener("offline", () => this.drawSaved());
     window.addEventListener("online", () => this.drawSaved());
     this.drawSaved();
+  }
+
+  /** Try again what waits; say once more what the server will never take, and be done with it. */
+  #askedAboutSaving() {
+    const { outbox } = this.app;
+    for (const { reason } of outbox.refused()) toast(`Not taken by the server: ${reason}`, "error");
+    outbox.forgetRefused();
+    outbox.hurry();
   }
 
   draw() {
@@ -42,6 +50,6 @@ export class Top {
     }[state];
     setText(this.saved, text);
     setAttribute(this.saved, "data-state", state);
-    setAttribute(this.saved, "aria-label", state === "offline" ? `${text}; try again now` : text);
+    setAttribute(this.saved, "aria-label", { offline: `${text}; try again now`, refused: `${text}; say why and forget` }[state] ?? text);
   }
 }
