@@ -25,7 +25,7 @@ from densedpo.models.memory import available_memory, peak_memory
 Policy = Literal["none", "save-attention", "full"]
 POLICIES: tuple[Policy, ...] = ("none", "save-attention", "full")  # cheapest in operations first
 MARGIN = 1.25  # a policy fits if this many times its measured peak is free: fragmentation, scratch, longer captions
-_MOMENT_BYTES = 8  # of an optimizer's two moments a trained number, which do not exist yet in a dry run
+MOMENT_BYTES = 8  # an optimizer's two moments of a trained number in float32; in a dry run they are not there yet
 
 
 def apply_policy(model: VideoModel, policy: Policy) -> None:
@@ -150,5 +150,5 @@ def _try(model: VideoModel, policy: Policy, loss: Callable[[], Tensor], device: 
     finally:
         for parameter in trained:
             parameter.grad = None
-    needed = peak.held_bytes + _MOMENT_BYTES * sum(parameter.numel() for parameter in trained)
+    needed = peak.held_bytes + MOMENT_BYTES * sum(parameter.numel() for parameter in trained)
     return Trial(policy, needed, available, fits=needed * MARGIN <= available)

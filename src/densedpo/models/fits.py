@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from densedpo.diffusion.grid import grid_from
 from densedpo.errors import ConfigError
-from densedpo.models.activation import MARGIN, POLICIES, Policy, apply_policy
+from densedpo.models.activation import MARGIN, MOMENT_BYTES, POLICIES, Policy, apply_policy
 from densedpo.models.base import VideoModel
 from densedpo.models.lora import add_lora
 from densedpo.models.memory import available_memory, peak_memory
@@ -39,7 +39,6 @@ from densedpo.models.text import TextCondition
 from densedpo.models.weightless import META, on_paper
 
 UTILISATION = 0.5  # of the rate of large matrix products that a whole pass reaches; seen from 0.35 to 0.7
-_MOMENT_BYTES = 8  # an optimizer's two moments of a trained number in float32
 _MATRIX = {"cpu": 1024, "cuda": 8192}
 
 
@@ -184,7 +183,7 @@ def needs_of_training(
         gradients = sum(4 * p.numel() for p in trained)
         for parameter in trained:  # so that they are there already, as in all parts of a step but the first
             parameter.grad = torch.empty_like(parameter)
-        fixed = base + gradients + _MOMENT_BYTES * sum(p.numel() for p in trained)
+        fixed = base + gradients + MOMENT_BYTES * sum(p.numel() for p in trained)
         shape = model.latent_shape(size.num_frames, size.height, size.width)
         work = partial(_training_pass, model, shape, text)
         found = []

@@ -1,9 +1,9 @@
-"""A model's folder in diffusers' layout: its JSON files and its parts. Weights come from safetensors only."""
+"""A model's folder in diffusers' layout: where it lies, its JSON files and its parts, safetensors alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, fields
@@ -45,6 +45,22 @@ def number(path: Path, *keys: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ModelError(f"{path}: {key} must be a positive number, got {value!r}")
     return value
+
+
+def from_hub(name: str, wanted: Sequence[str], revision: str | None = None) -> Path:
+    """Return where a hub model's files of these patterns lie on this machine, fetching those that are not there yet.
+
+    Raises:
+        ModelError: if there is no such model, or it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{name}: neither a local folder nor a hub model that can be fetched ({reason})") from None
 
 
 def scheduler_file(folder: Path) -> Path:

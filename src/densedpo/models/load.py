@@ -15,7 +15,7 @@ from densedpo.errors import ConfigError, ModelError
 from densedpo.models.base import VideoModel
 from densedpo.models.cogvideox import CogVideoXModel
 from densedpo.models.fingerprint import fingerprint_folder
-from densedpo.models.folder import denoiser_stored, read_config
+from densedpo.models.folder import denoiser_stored, from_hub, read_config
 from densedpo.models.full import CONFIG, load_denoiser
 from densedpo.models.hunyuan_video import HunyuanVideoModel
 from densedpo.models.lora import load_lora, lora_file
@@ -37,8 +37,8 @@ FAMILIES: dict[str, type[VideoModel]] = {
 MINIATURE = Path(__file__).parent.parent / "miniworld" / "base"
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_WEIGHTS = "*/*.safetensors"  # of parts; some hub models keep every release whole beside their folders
-_WANTED = ["*.json", _WEIGHTS, "*.model", "*.txt"]
+_CONFIGURATION = ["*.json", "*.model", "*.txt"]
+_WANTED = [*_CONFIGURATION, "*/*.safetensors"]  # weights of parts; some hub models keep every release whole beside them
 
 
 def resolve_device(name: str) -> torch.device:
@@ -75,15 +75,7 @@ def resolve_folder(name: str, revision: str | None = None, *, weights: bool = Tr
     """
     folder = MINIATURE if name == "miniature" else Path(name)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            wanted = _WANTED if weights else [pattern for pattern in _WANTED if pattern != _WEIGHTS]
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(f"{name}: neither a local folder nor a hub model that can be fetched ({reason})") from None
+        folder = from_hub(name, _WANTED if weights else _CONFIGURATION, revision)
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"{folder}: no model_index.json; give a folder in diffusers layout, or `miniature`")
     return folder

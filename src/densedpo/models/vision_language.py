@@ -28,6 +28,7 @@ from transformers import (
 
 from densedpo.errors import ModelError
 from densedpo.keys import seeded_library
+from densedpo.models.folder import from_hub
 
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 PLACEHOLDER = "<|image_pad|>"
@@ -123,7 +124,7 @@ def load_vision_language(name: str, *, device: torch.device, dtype: torch.dtype)
     Raises:
         ModelError: if there is none, it is of another family, lacks a part, or its weights are no safetensors.
     """
-    folder = _folder(name)
+    folder = Path(name) if Path(name).is_dir() else from_hub(name, _WANTED)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if config.model_type not in KINDS:
@@ -145,19 +146,6 @@ def load_vision_language(name: str, *, device: torch.device, dtype: torch.dtype)
     if tokenizer.convert_tokens_to_ids(PLACEHOLDER) != config.image_token_id:
         raise ModelError(f"{name}: tokenizer and weights do not agree on the image token")
     return VisionLanguageModel(network.eval().to(device), tokenizer, images, device)
-
-
-def _folder(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{name}: neither a local folder nor a hub model that can be fetched ({reason})") from None
 
 
 def _ends(network: Any, tokenizer: Any) -> list[int]:
