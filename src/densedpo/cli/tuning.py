@@ -75,7 +75,7 @@ def sample(
     return {"folder": str(folder), "videos": [str(video.path) for video in videos], "count": len(videos)}
 
 
-@verb(app, "report", example="densedpo report --project my-project")
+@verb(app, "report", example="densedpo report --project my-project", summary=False)
 def report(call: Call) -> Any:
     """Write the report: one folder that opens from disk."""
     from densedpo.report.build import build_report

@@ -91,7 +91,7 @@ def load_items(
     if missing := sorted(set(snapshot.rows) - set(rows)):
         raise LabelError(
             f"snapshot {snapshot.id}: {len(missing)} labelled pairs are not in {project.pairs_table}, "
-            f"first {missing[0]}; freeze again in the project that holds them"
+            f"first {missing[0]}: left out by `clips filter`, or of another project; run `densedpo label freeze` again"
         )
     items = []
     for pair_id in sorted(snapshot.rows):
