@@ -276,6 +276,10 @@ class Endpoint:
             )
         # what was taken before is no wrong setting: then the run ends like that of a service that is down
         refusal = ServiceError if self._line.answered else ConfigError
+        if trouble.kind == "address":
+            raise self._stop(
+                refusal(f"judge.base_url: {self._url} cannot be trusted ({why}); check https and its certificate")
+            )
         if trouble.kind == "key":
             raise self._stop(refusal(f"judge.key_variable: {where} to the key in ${variable} ({why}); check both"))
         if trouble.kind == "model":

@@ -6,6 +6,7 @@ A class of trouble is decided here from what the client library raised; labels/j
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,10 +17,11 @@ from openai import APIConnectionError, APIResponseValidationError, APIStatusErro
 from densedpo.labels.judges.limits import retry_after_s
 from densedpo.labels.judges.wire import CONTENT_CODES, UnreadableError, one_line
 
-Kind = Literal["again", "question", "key", "model", "request", "quota", "refused"]
+Kind = Literal["again", "address", "key", "model", "request", "quota", "refused"]
 _AGAIN = {408, 409, 425, 429}
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_INSECURE = {"WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED"}
 TROUBLES = (APIStatusError, APIConnectionError, APIResponseValidationError, httpx2.HTTPError, UnreadableError)
 
 
@@ -31,8 +33,8 @@ class OversizedError(UnreadableError):
 class Trouble:
     """Why a request brought no reply.
 
-    ``kind``: "again" may pass; "question" is about this question alone; "key", "model", "request" and "quota" will not
-    pass; "refused" is the model's own no. ``charged`` says whether it may have cost something; ``wait_s`` how long the
+    ``kind``: "again" may pass; "address", "key", "model", "request" and "quota" will not; "refused" is the model's own
+    no. ``charged`` says whether it may have cost something; ``wait_s`` how long the
     service asks to wait; ``limited`` whether it asks everybody to.
     """
 
@@ -50,10 +52,21 @@ def trouble_of(error: Exception) -> Trouble:
         return _of_status(error)
     cause = error.__cause__ if isinstance(error, APIConnectionError) else error
     if isinstance(cause, _NOT_SENT):
-        return Trouble("again", f"no connection ({one_line(str(cause) or type(cause).__name__)})")
+        why = f"no connection ({one_line(str(cause) or type(cause).__name__)})"
+        return Trouble("address" if _is_insecure(cause) else "again", why)
     if isinstance(error, TimeoutError | APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
         return Trouble("again", "no whole answer within judge.timeout_s", charged=True)
     return Trouble("again", one_line(str(cause) or type(cause).__name__), charged=True)
+
+
+def _is_insecure(error: BaseException | None) -> bool:
+    """Say whether a secure connection was wanted where none is offered, or by a certificate that is not trusted."""
+    while error is not None:
+        # the client's own kinds of this error have no reason
+        if isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in _INSECURE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _of_status(error: APIStatusError) -> Trouble:

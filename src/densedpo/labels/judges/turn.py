@@ -5,6 +5,7 @@ Other judges, and other parts of the pairs (``--shard``), may be at work at the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,9 +13,12 @@ from densedpo.errors import LabelError
 from densedpo.keys import content_id
 from densedpo.labels.judges.base import Judge
 from densedpo.labels.judges.work import Ask
+from densedpo.observe import warn
 from densedpo.store.lock import take_lock
 from densedpo.store.project import Project
 from densedpo.store.shard import Shard
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # of file systems shared by machines
 
 
 @contextmanager
@@ -42,4 +46,8 @@ def judges_turn(project: Project, judge: Judge, segment_s: float, ask: Ask, shar
                 f"{project.root}: another process judges {part}these pairs as {judge.name}; wait for it, or share the "
                 "work: start each process with a part of its own, --shard 1/2 and --shard 2/2 for example"
             ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warn(f"{project.cache}: no locks here ({error.strerror}); start no second process for the same judge")
         yield

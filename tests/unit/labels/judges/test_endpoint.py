@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,19 @@ def test_nobody_listens(opened: Open, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(ServiceError, match="2 questions in a row"):
         endpoint.ask(question(1))
     assert capsys.readouterr().err.count("does not answer yet") == 1
+
+
+def test_https_where_http_is_spoken_stops_at_once(opened: Open) -> None:
+    class Plain(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as plain, FakeEndpoint(blind) as fake:
+        threading.Thread(target=plain.serve_forever, daemon=True).start()
+        address = f"https://127.0.0.1:{plain.server_port}/v1"
+        with pytest.raises(ConfigError, match=f"judge.base_url: {address} cannot be trusted .*WRONG_VERSION_NUMBER"):
+            opened(fake, base_url=address).ask(question())
+        plain.shutdown()
 
 
 def test_closing_ends_what_is_under_way(opened: Open) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -52,6 +54,17 @@ def test_other_parts_judges_and_questions_are_free(tmp_path: Path) -> None:
         held.enter_context(judges_turn(project, VlmJudge(Double(brighter), JudgeSettings()), 1.0, "segments", WHOLE))
         held.enter_context(judges_turn(project, MetricJudge(), 1.0, "clip", WHOLE))
         held.enter_context(judges_turn(project, MetricJudge(), 0.5, "segments", WHOLE))
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none_here(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none_here)
+    with judges_turn(Project(tmp_path), MetricJudge(), 1.0, "segments", WHOLE):
+        assert "no locks here" in capsys.readouterr().err
 
 
 def test_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
