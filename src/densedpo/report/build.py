@@ -57,7 +57,7 @@ def build_report(project: Project) -> Path:
         evaluations = read_evaluations(project, shelf)
         accuracy, studies = read_accuracy(project), read_studies(project)
         told = story(settings.model, pairs, runs, evaluations)
-        found = findings(audit, evaluations)
+        found = findings(audit, evaluations, studies)
         written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         page: dict[str, Any] = {
             "name": project.root.resolve().name,

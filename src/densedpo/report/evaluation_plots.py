@@ -1,4 +1,4 @@
-"""The evaluation as plotly figures: differences around zero, and quality against motion."""
+"""The evaluation as plotly figures: paired differences to the base, a row each, and of quality against motion."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from densedpo.report.evaluation import Evaluation
 from densedpo.report.looks import look_of
-from densedpo.report.plots import Figure, axis_title, error_bar, escape, rule
-from densedpo.report.text import bracket, capitalised, estimate, signed_estimate, verdict
+from densedpo.report.plots import BASE_COLOUR, Figure, axis_title, error_bar, escape, rule
+from densedpo.report.text import bracket, capitalised, signed_estimate, verdict
 
 _ROW_PX = 78
 
@@ -56,7 +56,7 @@ def _differences(
         info = infos[score]
         ends = [reach, -reach] if info["better"] == "lower" else [-reach, reach]
         unit = f" ({info['unit']})" if info.get("unit") else ""
-        layout[f"xaxis{axis}"] = {"range": ends, "anchor": f"y{axis}", "zeroline": False, "nticks": 6}
+        layout[f"xaxis{axis}"] = {"range": ends, "anchor": f"y{axis}", "zeroline": False, "nticks": 5, "tickangle": 0}
         layout[f"yaxis{axis}"] = {
             "domain": [max(0.0, top - 1 / len(scores) + gap), top],
             "anchor": f"x{axis}",
@@ -84,7 +84,7 @@ def _differences(
                     "xaxis": f"x{axis}",
                     "yaxis": f"y{axis}",
                     "error_x": error_bar([found["mean"]], [found["low"]], [found["high"]], look.colour),
-                    "marker": {"color": look.colour, "size": 11, "symbol": look.symbol},
+                    "marker": {"color": look.colour, "size": 11, "symbol": look.marker},
                     "text": [escape(said + verdict(found, info["better"]))],
                     "hoverinfo": "text",
                 }
@@ -94,23 +94,32 @@ def _differences(
 
 
 def plane_figures(evaluation: Evaluation, place: int) -> list[Figure]:
-    """Draw each quality score against motion, base and runs with their intervals; up is always better."""
+    """Draw each quality score against motion, both minus the base's with their intervals; up is always better."""
     motion = evaluation.motion
     if motion is None:
         return []
     return [
         _plane(evaluation, motion, score, f"plane-{place}-{order}")
         for order, score in enumerate(key for key in evaluation.main_info if key != motion)
-        if any(found.get(score) and found.get(motion) for found in evaluation.scores.values())
+        if any(found.get(score) and found.get(motion) for found in evaluation.main_differences.values())
     ]
 
 
 def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> Figure:
     info = evaluation.info[score]
     named = info["label"].lower()
-    data = []
-    for model in evaluation.main_models:
-        found = evaluation.scores.get(model, {})
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": escape(evaluation.base),
+            "x": [0],
+            "y": [0],
+            "marker": {"color": BASE_COLOUR, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
+            "hoverinfo": "name",
+        }
+    ]
+    for model, found in evaluation.main_differences.items():
         x, y = found.get(motion), found.get(score)
         if not x or not y:
             continue
@@ -118,7 +127,7 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
         data.append(
             {
                 "type": "scatter",
-                "mode": "markers+text",
+                "mode": "markers",
                 "name": escape(model),
                 "x": [x["mean"]],
                 "y": [y["mean"]],
@@ -127,28 +136,30 @@ def _plane(evaluation: Evaluation, motion: str, score: str, figure_id: str) -> F
                 "marker": {
                     "color": look.colour,
                     "size": 12,
-                    "symbol": look.symbol,
+                    "symbol": look.marker,
                     "line": {"color": look.colour, "width": 2},
                 },
-                "text": [escape(model)],
-                "textposition": "top right",
-                "textfont": {"color": look.colour},
-                "hovertext": [
-                    escape(f"{model}: motion {estimate(x)} {bracket(x)}, {named} {estimate(y)} {bracket(y)}")
+                "text": [
+                    escape(
+                        f"{model} minus {evaluation.base}: motion {signed_estimate(x)} {bracket(x)}, "
+                        f"{named} {signed_estimate(y)} {bracket(y)}"
+                    )
                 ],
                 "hoverinfo": "text",
                 "cliponaxis": False,
             }
         )
     layout = {
-        "showlegend": False,
-        "xaxis": {"title": {"text": escape(axis_title(evaluation.info[motion]))}, "zeroline": False, "nticks": 6},
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "shapes": [rule(0.0), rule(0.0, "y", "y")],
+        "xaxis": {"title": {"text": escape(axis_title(evaluation.info[motion]))}, "zeroline": False, "nticks": 5},
         "yaxis": {
             "title": {"text": escape(axis_title(info))},
             "zeroline": False,
             "automargin": True,
             "autorange": "reversed" if info["better"] == "lower" else True,
         },
-        "margin": {"l": 8, "r": 40, "t": 16, "b": 44},
+        "margin": {"l": 8, "r": 16, "t": 34, "b": 44},
     }
-    return Figure(figure_id, data, layout, 280, f"{info['label']} and motion")
+    return Figure(figure_id, data, layout, 270 + 18 * len(data), f"{info['label']} and motion")

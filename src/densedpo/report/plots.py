@@ -17,7 +17,6 @@ from densedpo.report.text import percent, share_with_interval
 RUN_COLOURS = ("var(--run-1)", "var(--run-2)", "var(--run-3)", "var(--run-4)", "var(--run-5)")
 RUN_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star")
 BASE_COLOUR = "var(--soft)"
-GRID = "var(--line)"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from densedpo.report.looks import look_of
 from densedpo.report.plots import Figure
-from densedpo.report.text import bracket, estimate, number, signed_estimate, tone, verdict
+from densedpo.report.text import bracket, capitalised, estimate, number, p_value, signed_estimate, tone, verdict
 
 _CLOSERS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 ANSWER_WORDS = {
@@ -42,6 +42,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters.update(num=number, estimate=estimate, signed=signed_estimate, bracket=bracket)
+    jinja.filters.update(p=p_value, capitalised=capitalised)
     jinja.globals.update(
         verdict=verdict, tone=tone, look_of=look_of, answer_words=ANSWER_WORDS, answer_marks=ANSWER_MARKS
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from densedpo.errors import ProjectError
 from densedpo.report.plots import Figure, escape
-from densedpo.report.text import capitalised, counted
+from densedpo.report.text import MINUS, capitalised, counted
 from densedpo.store.files import read_object
 from densedpo.store.project import Project
 
@@ -63,7 +63,11 @@ def _study(name: str, found: dict[str, Any], place: int) -> Study:
         Pairing(
             pairing["a"],
             pairing["b"],
-            [row | {"title": titles[row["question"]]} for row in pairing["questions"] if _count(row)],
+            [
+                row | {"title": titles[row["question"]], "won": _won(row), "agreed": _agreed(row)}
+                for row in pairing["questions"]
+                if _count(row)
+            ],
             _bars(pairing, titles, f"study-bars-{place}-{number}"),
         )
         for number, pairing in enumerate(answered)
@@ -84,6 +88,25 @@ def _study(name: str, found: dict[str, Any], place: int) -> Study:
 
 def _count(row: dict[str, Any]) -> int:
     return sum(int(row[outcome]) for outcome in _BARS)
+
+
+def _agreed(row: dict[str, Any]) -> str:
+    """Write the ordinal alpha between people: ``0.34 [-0.12, 0.72]``."""
+    alpha = row["agreement"]["alpha_ordinal"]
+    if alpha["value"] is None:
+        return "–"
+    shown = f"{alpha['value']:.2f}"
+    if alpha["low"] is not None:
+        shown += f" [{alpha['low']:.2f},\N{NO-BREAK SPACE}{alpha['high']:.2f}]"
+    return shown.replace("-", MINUS)
+
+
+def _won(row: dict[str, Any]) -> str:
+    """Write wins minus losses in points of 100 answers: ``+79 [+63, +94]``, not to be broken inside the brackets."""
+    if not row["net_win"]:
+        return "–"
+    points = {end: f"{100 * row['net_win'][end]:+.0f}".replace("-", MINUS) for end in ("mean", "low", "high")}
+    return f"{points['mean']} [{points['low']},\N{NO-BREAK SPACE}{points['high']}]"
 
 
 def _bars(pairing: dict[str, Any], titles: dict[str, str], figure_id: str) -> Figure:
@@ -113,6 +136,7 @@ def _bars(pairing: dict[str, Any], titles: dict[str, str], figure_id: str) -> Fi
     layout = {
         "barmode": "stack",
         "bargap": 0.35,
+        "uniformtext": {"minsize": 9, "mode": "hide"},
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         "xaxis": {"range": [0, 100], "dtick": 25, "ticksuffix": " %", "zeroline": False},

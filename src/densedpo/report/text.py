@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
+_MOST_DECIMALS = 6
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -22,11 +23,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def decimals_of(interval: Mapping[str, Any]) -> int:
-    """Return the decimals that the width of an interval supports: two significant digits of it."""
+    """Return the decimals that the width of an interval supports: two significant digits of it.
+
+    One more where a bound would be written as 0 without being 0: on which side of 0 it lies is what it is read for.
+    """
     width = interval["high"] - interval["low"]
     if not math.isfinite(width) or width <= 0:
         return 3
-    return min(6, max(0, 1 - math.floor(math.log10(width))))
+    decimals = min(_MOST_DECIMALS, max(0, 1 - math.floor(math.log10(width))))
+    lost = any(0 < abs(interval[end]) < 0.5 * 10**-decimals for end in ("low", "high"))
+    return min(_MOST_DECIMALS, decimals + lost)
 
 
 def estimate(interval: Mapping[str, Any]) -> str:
@@ -41,7 +47,23 @@ def signed_estimate(interval: Mapping[str, Any]) -> str:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}".replace("-", MINUS)
+    if not value or (decimals == _MOST_DECIMALS and abs(value) < 0.5 * 10**-decimals):
+        return "0"
+    return f"{value:z,.{decimals}f}".replace("-", MINUS)
+
+
+def p_value(p: float | None) -> str:
+    """Write the p value of a test; nobody needs to know how far below a thousandth it is."""
+    return "–" if p is None else "<\N{NO-BREAK SPACE}0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def change_in_percent(difference: Mapping[str, Any], base: float) -> tuple[str, str]:
+    """Write a difference and its interval in per cent of the base's mean: ``+3.1 %``, ``[+1.8, +4.6]``.
+
+    The interval covers 0 exactly where the difference's does.
+    """
+    relative = {end: 100 * difference[end] / base for end in ("mean", "low", "high")}
+    return f"{signed_estimate(relative)} %", bracket(relative)
 
 
 def percent(share: float | None) -> str:

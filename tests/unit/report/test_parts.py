@@ -16,7 +16,7 @@ from densedpo.report.headlines import findings
 from densedpo.report.pairs import choose
 from densedpo.report.plots import audit_figure, escape
 from densedpo.report.render import page_json
-from densedpo.report.text import bracket, counted, estimate, listed, number, signed_estimate, verdict
+from densedpo.report.text import bracket, counted, estimate, listed, number, p_value, signed_estimate, verdict
 from densedpo.report.training import moving_mean, read_runs, window_of
 from densedpo.report.training_plots import training_figures
 from densedpo.store.files import write_text
@@ -197,9 +197,42 @@ def test_motion_comes_first_and_better_is_always_right_and_up() -> None:
 
 def test_headlines_of_several_evaluations_say_whose_they_are() -> None:
     found = evaluation(["base", "dense"])
-    assert [one.sentence.startswith("artifacts") for one in findings(None, [found])] == [True]
-    two = findings(None, [found, found])
-    assert [one.sentence.startswith("evaluation held-out: artifacts") for one in two] == [True, True]
+    (one,) = findings(None, [found])
+    assert (one.title, one.value, one.interval) == ("dense: worse", "+1.0", "[0.5, 1.5]")
+    assert one.sentence == "artifacts (lower is better), dense minus base: worse than base."
+    assert [one.title for one in findings(None, [found, found])] == ["dense in held-out: worse"] * 2
+
+
+def test_sizes_with_a_zero_are_said_in_per_cent_of_the_base_with_motion_beside() -> None:
+    found = evaluation(["base", "dense"])
+    found.summary["scores"] = {"base": dict.fromkeys(found.info, interval(0.004, 0.003, 0.005))}
+    found.summary["differences"] = {
+        "dense": {"artifact": interval(-0.00004, -0.000068, -0.000012), "dynamic_degree": interval(-0.1, -0.3, 0.1)}
+    }
+    found.summary["ratios"] = {"dense": dict.fromkeys(found.info, interval(0.96, 0.94, 0.98))}
+    found.summary["overall"] = {"dense": {"verdict": "better"}}
+    (one,) = findings(None, [found])
+    assert (one.title, one.value, one.interval, one.tone) == ("dense: better", "−1.0 %", "[−1.7, −0.3]", "good")
+    assert "−0.000040 [−0.000068, −0.000012]: better than base" in one.sentence
+    assert one.beside.startswith("Motion: 96 % [94, 98] of base's, −0.10 px/s")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        (interval(0.0015, -0.00001, 0.003), "0.00150 [−0.00001, 0.00300]"),  # a bound's side of 0 is never lost
+        (interval(0.0, 0.0, 0.0), "0 [0, 0]"),
+        (interval(1e-9, 0.0, 2e-9), "0 [0, 0]"),
+        (interval(-1e-9, -2e-9, 1.0), "0.00 [0.00, 1.00]"),  # nor is a zero ever below zero
+    ],
+)
+def test_bounds_beside_zero(given: dict[str, float], written: str) -> None:
+    assert f"{estimate(given)} {bracket(given)}" == written
+
+
+def test_p_values_say_no_more_than_anybody_needs() -> None:
+    assert [p_value(p) for p in (None, 0.0123, 0.456, 1.0)] == ["–", "0.012", "0.46", "1.00"]
+    assert p_value(4.8e-7) == "<\N{NO-BREAK SPACE}0.001"
 
 
 def test_an_evaluation_of_the_base_alone_has_no_differences_to_draw() -> None:

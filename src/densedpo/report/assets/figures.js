@@ -1,5 +1,6 @@
 "use strict";
-// Draws the figures that index.html carries as JSON, in the colours of the style sheet, again when the theme changes.
+// Draws the figures that index.html carries as JSON when they come near, in the colours of the style sheet, and again when
+// the theme changes.
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const config = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false };
@@ -16,7 +17,7 @@
   }
 
   function axis(given) {
-    const base = { gridcolor: "var(--line)", linecolor: "var(--line)", tickcolor: "var(--line)", fixedrange: true };
+    const base = { gridcolor: "var(--line)", linecolor: "var(--line)", tickcolor: "var(--line)", fixedrange: true, exponentformat: "none" };
     const title = given.title && { ...given.title, font: { size: 12, color: "var(--soft)" }, standoff: 8 };
     return { ...base, ...given, ...(title ? { title } : {}) };
   }
@@ -36,22 +37,31 @@
     return layout;
   }
 
-  function draw() {
+  const places = new Map(figures.map((figure) => [document.getElementById(figure.id), figure]).filter(([place]) => place));
+  const drawn = new Set();
+
+  function draw(place) {
     const style = getComputedStyle(document.documentElement);
-    for (const figure of figures) {
-      const place = document.getElementById(figure.id);
-      if (place) Plotly.react(place, coloured(figure.data, style), coloured(themed(figure), style), config);
-    }
+    const figure = places.get(place);
+    Plotly.react(place, coloured(figure.data, style), coloured(themed(figure), style), config);
+    drawn.add(place);
   }
 
-  function fit() {
-    for (const figure of figures) {
-      const place = document.getElementById(figure.id);
-      if (place) Plotly.Plots.resize(place);
+  // only what is looked at: dozens of figures take seconds
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      if (!drawn.has(target)) draw(target);
     }
+  }, { rootMargin: "800px" });
+  for (const [place, figure] of places) {
+    place.style.height = `${figure.height}px`; // so that nothing moves when it is drawn
+    near.observe(place);
   }
 
-  dark.addEventListener("change", draw);
-  window.matchMedia("print").addEventListener("change", () => { draw(); fit(); });
-  draw();
+  dark.addEventListener("change", () => { for (const place of drawn) draw(place); });
+  window.matchMedia("print").addEventListener("change", () => {
+    for (const place of places.keys()) { draw(place); Plotly.Plots.resize(place); }
+  });
 })();
