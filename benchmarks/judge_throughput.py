@@ -109,12 +109,10 @@ def measure(pairs: int, side_px: int, parallel: int, latency_s: float) -> dict[s
         fill(project, pairs, side_px)
         values = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "fake", "parallel": parallel}
         settings = parse_settings({"judge": values}).judge
-        before = resource.getrusage(resource.RUSAGE_SELF)
         with Replies(project.judge_replies) as replies, Endpoint(settings, replies) as endpoint:
-            began = time.perf_counter()
+            before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
             summary = judge_pairs(project, VlmJudge(endpoint, settings), 1.0)
-            spent_s = time.perf_counter() - began
-        after = resource.getrusage(resource.RUSAGE_SELF)
+            spent_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
         transactions = replies.transactions
     assert summary.outcomes["ok"] == pairs * SEGMENTS, summary
     sides = 2 * pairs * SEGMENTS
