@@ -99,3 +99,12 @@ def test_completion(typed: str, offered: list[str]) -> None:
         [sys.executable, "-c", driver], env=os.environ | shell, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == offered
+
+
+def test_a_verb_says_what_comes_next_and_json_does_not(labelled_project: Path) -> None:
+    command = [sys.executable, "-c", "from densedpo.cli import main; main()", "label", "freeze"]
+    for more, ends in (([], f"next: densedpo train --project {labelled_project}\n"), (["--json"], "")):
+        words = [*command, "--project", str(labelled_project), *more]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stderr.endswith(ends) and ("next:" in done.stderr) == bool(ends)
+        assert "\nschema version" not in done.stderr
