@@ -28,15 +28,15 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
 
-def wilson(successes: int, trials: int, z: float = Z_95) -> Interval | None:
-    """Return the Wilson score interval of a share; None where there is nothing to count.
+def wilson(successes: int, trials: int) -> Interval | None:
+    """Return the 95 % Wilson score interval of a share; None where there is nothing to count.
 
-    centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4 n^2) / (1 + z^2 / n).
+    centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4 n^2) / (1 + z^2 / n), z = 1.96.
     """
     assert 0 <= successes <= trials
     if trials == 0:
         return None
-    share = successes / trials
+    share, z = successes / trials, Z_95
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale

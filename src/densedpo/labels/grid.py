@@ -112,7 +112,7 @@ class SegmentGrid:
     def _nearest(self, stride: int) -> int:
         return (self.num_frames - 1) // stride * stride + 1
 
-    def latent_labels(self, labels: ArrayLike, temporal_stride: int = 4, causal: bool = True) -> NDArray[np.float64]:
+    def latent_labels(self, labels: ArrayLike, temporal_stride: int = 4) -> NDArray[np.float64]:
         """Spread segment labels [segments] in [-1, 1] over latent frames: the weighted sum of their segments' labels.
 
         The sign of the result is the preference, its magnitude the weight; opposite labels cancel where a latent frame
@@ -120,5 +120,5 @@ class SegmentGrid:
         """
         values = np.asarray(labels, dtype=np.float64)
         assert values.shape == (self.num_segments,), (values.shape, self.num_segments)
-        spread: NDArray[np.float64] = values @ self.latent_weights(temporal_stride, causal)
+        spread: NDArray[np.float64] = values @ self.latent_weights(temporal_stride)
         return spread

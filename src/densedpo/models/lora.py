@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,6 @@ def save_lora(
     model: VideoModel,
     folder: Path,
     layout: Literal["diffusers", "comfyui"] = "diffusers",
-    tensors: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the adapter so that ``pipeline.load_lora_weights(folder)`` loads it; the base's fingerprint goes along.
 
@@ -99,7 +98,6 @@ def save_lora(
         model: the model with its adapter.
         folder: usually ``RUN/lora``.
         layout: any but ``diffusers`` adds a second file beside it, ``pytorch_lora_weights_comfyui.safetensors``.
-        tensors: weights by the names of ``lora_tensors`` where they are not the model's own: gathered shards.
 
     Returns:
         The file in diffusers' layout, which is always written.
@@ -111,7 +109,7 @@ def save_lora(
     kept = {key: config[key] for key in ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora")}
     kept["target_modules"] = sorted(kept["target_modules"])
     facts = {f"{_PREFIX}{key}": value for key, value in kept.items()} | {_BASE_KEY: model.fingerprint}
-    weights = dict(tensors or lora_tensors(model))
+    weights = lora_tensors(model)
     path = folder / FILE_NAME
     _write(path, {f"{_PREFIX}{name}": tensor for name, tensor in weights.items()}, _CONFIG_KEY, facts)
     if layout != "diffusers":

@@ -100,17 +100,17 @@ class Ema:
         finally:
             self._write(trained)
 
-    def tensors(self, prefix: str = "ema") -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Return the state for a checkpoint, by flat names; the averages come in the order of the parameters."""
-        averages = {f"{prefix}.{index}": average for index, average in enumerate(self._average)}
-        return {**averages, f"{prefix}.updates": torch.tensor(self._updates)}
+        averages = {f"ema.{index}": average for index, average in enumerate(self._average)}
+        return {**averages, "ema.updates": torch.tensor(self._updates)}
 
     @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor], prefix: str = "ema") -> None:
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what ``tensors`` returned."""
-        self._updates = int(tensors[f"{prefix}.updates"])
+        self._updates = int(tensors["ema.updates"])
         for index, average in enumerate(self._average):
-            average.copy_(tensors[f"{prefix}.{index}"])
+            average.copy_(tensors[f"ema.{index}"])
 
     @torch.no_grad()
     def _write(self, values: Sequence[Tensor]) -> None:
