@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -103,13 +102,11 @@ def test_no_request_is_a_server_error(open_page: OpenOffice, as_role: Role) -> N
         method, path, form, query = made
         # what a hostile program could send: lone surrogates and numbers without end included
         body = None if form is None else json.dumps(form).encode()
-        began_s = time.process_time()  # work, not waiting
         reply = worker.client.request(
             method.upper(), path, content=body, params=query, headers={"Content-Type": "application/json"}
         )
         seen.add(reply.status_code)
         assert reply.status_code < 500, reply.text
-        assert time.process_time() - began_s < 5
         if reply.status_code >= 400:
             assert set(reply.json()) <= {"error", "needs_token"}
             assert "\n" not in reply.json()["error"]
