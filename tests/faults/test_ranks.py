@@ -38,6 +38,7 @@ PLANTED_STEP = 1  # counted from 0: weights have moved once
 NAME = "run"
 BATCH = 4
 STEPS = 12
+KILLED_STEP = 3  # counted from 0
 CASES = [
     ("none", "ddp", "lora"),
     ("loss", "ddp", "lora"),
@@ -167,22 +168,32 @@ def whole(labelled_project_template: Path, tiny_model_folder: Path, tmp_path_fac
     return project
 
 
+# The command line, of which one process kills itself when it is about to do a step.
+DYING = f"""
+import os, signal
+from densedpo.cli import main
+from densedpo.training.trainer import DenseDPOTrainer
+
+def dying(trainer, step, do=DenseDPOTrainer.train_step):
+    if step == {KILLED_STEP} and os.environ["RANK"] == "%d":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return do(trainer, step)
+
+DenseDPOTrainer.train_step = dying
+main()
+"""
+
+
 def kill_one(killed: int, project: Path, arguments: Sequence[str]) -> str:
     """Kill a process in the middle of its run, with no torchrun to end the other; return what the other said."""
-    metrics = project / "runs" / NAME / "metrics.jsonl"
-    with ranks([sys.executable, "-m", "densedpo", *arguments]) as processes:
-        until = time.monotonic() + 200
-        while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
-            assert all(process.poll() is None for process in processes)
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        processes[killed].send_signal(signal.SIGKILL)
-        assert processes[killed].wait() == -signal.SIGKILL
+    with ranks([sys.executable, "-c", DYING % killed, *arguments]) as processes:
         other = processes[1 - killed]
-        assert other.wait(timeout=60) != 0
+        assert other.wait(timeout=300) != 0
+        assert processes[killed].wait(timeout=60) == -signal.SIGKILL
         assert other.stderr is not None
         error = other.stderr.read().decode()
-    assert metrics.read_bytes().count(b"\n") < STEPS
+    metrics = project / "runs" / NAME / "metrics.jsonl"
+    assert metrics.read_bytes().count(b"\n") == KILLED_STEP
     assert "Traceback" not in error
     return error
 
