@@ -25,8 +25,7 @@ from torch.nn.functional import logsigmoid
 from densedpo.models.activation import POLICIES, Policy, apply_policy, choose_policy
 from densedpo.models.lora import adapter_off
 from densedpo.training.draws import Draw
-from densedpo.training.objective import Part, batch_totals, part_loss
-from densedpo.training.reference import Reference
+from densedpo.training.objective import Part, Reference, batch_totals, part_loss
 
 Step = Callable[[Draw], Tensor]
 Calls = dict[nn.Module, Callable[..., Tensor]]

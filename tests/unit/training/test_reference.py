@@ -29,7 +29,7 @@ from densedpo.models.text_book import TextBook
 from densedpo.training.data import LatentReader, PairItem, Visit
 from densedpo.training.draws import DrawLaw
 from densedpo.training.loss import Errors
-from densedpo.training.objective import Part, pair_errors
+from densedpo.training.objective import Part, Reference, pair_errors
 from densedpo.training.parallel import Parallel
 from densedpo.training.reference import (
     MAX_LOGIT_NOISE,
@@ -37,7 +37,6 @@ from densedpo.training.reference import (
     CachedReference,
     FrozenCopy,
     Payback,
-    Reference,
     precompute,
     verify,
 )
