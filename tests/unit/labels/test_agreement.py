@@ -169,7 +169,8 @@ def test_dawid_skene_finds_the_truth_that_a_majority_misses() -> None:
 
 def test_dawid_skene_refuses_where_no_two_people_answered_the_same() -> None:
     """Its estimate would call these twelve preferences ties: one vote a question tells habits from truth by nothing."""
-    said: list[Answer] = ["a"] * 6 + ["b"] * 6 + ["tie"] * 28
+    counts: dict[Answer, int] = {"a": 6, "b": 6, "tie": 28}
+    said = [answer for answer, count in counts.items() for _ in range(count)]
     alone = [event(f"p{number}", 0, answer, author="ann") for number, answer in enumerate(said)]
     with pytest.raises(LabelError, match="no segment was answered by two people"):
         decider("dawid_skene", {})(alone)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from densedpo.errors import ConfigError
 from densedpo.keys import stream
 from densedpo.labels.accuracy.position import answers_in_order, position, torn
-from densedpo.labels.accuracy.reference import Question
 from densedpo.labels.agreement import agreement, lines
-from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent
+from densedpo.labels.answers import WHOLE_CLIP, AnswerEvent, Question
 from densedpo.labels.judges.base import OrderedJudge, SegmentPair
 from densedpo.labels.judges.metric import MetricJudge
 from densedpo.labels.judges.run import judge_pairs
