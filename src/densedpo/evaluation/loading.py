@@ -101,36 +101,23 @@ def variant_digest(variant: Variant) -> str | None:
     return tuned_digest(variant.source)
 
 
-class Loader:
-    """Loads variants; what was loaded before is given up first, so that two models never lie in memory."""
+def load_variant(variant: Variant, settings: Settings) -> VideoModel:
+    """Return the variant's model; the one before must be given up first, so that two never lie in memory.
 
-    def __init__(self, settings: Settings) -> None:
-        """Remember how models are loaded."""
-        self._settings = settings
-        self._held: tuple[str, VideoModel] | None = None
-
-    def load(self, variant: Variant) -> VideoModel:
-        """Return the variant's model.
-
-        Raises:
-            ModelError: if it does not load, or was trained on another base.
-            CheckpointError: if a checkpoint is damaged.
-        """
-        if self._held and self._held[0] == variant.name:
-            return self._held[1]
-        self._held = None
-        gc.collect()
-        settings = self._settings
-        # of tuned weights as they are, load_tuned reads any kind; the rest goes onto the base
-        whole = variant.source if variant.step is None and variant.lora_scale == 1 else None
-        dtype = settings.sample.dtype
-        model = load_tuned(settings.model, whole, revision=settings.revision, device=settings.device, dtype=dtype)
-        if variant.step is not None and variant.source:
-            load_weights(model, variant.source)
-        elif whole is None and variant.source:
-            load_lora(model, find_tuned(variant.source), variant.lora_scale)
-        self._held = (variant.name, model)
-        return model
+    Raises:
+        ModelError: if it does not load, or was trained on another base.
+        CheckpointError: if a checkpoint is damaged.
+    """
+    gc.collect()  # the parts of a model refer to each other
+    # of tuned weights as they are, load_tuned reads any kind; the rest goes onto the base
+    whole = variant.source if variant.step is None and variant.lora_scale == 1 else None
+    dtype = settings.sample.dtype
+    model = load_tuned(settings.model, whole, revision=settings.revision, device=settings.device, dtype=dtype)
+    if variant.step is not None and variant.source:
+        load_weights(model, variant.source)
+    elif whole is None and variant.source:
+        load_lora(model, find_tuned(variant.source), variant.lora_scale)
+    return model
 
 
 @torch.no_grad()

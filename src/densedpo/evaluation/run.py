@@ -10,7 +10,7 @@ from typing import Any
 
 from densedpo.config import EvaluateSettings, Settings
 from densedpo.errors import ConfigError
-from densedpo.evaluation.loading import Loader, check_base, list_checkpoints, read_base, variant_digest
+from densedpo.evaluation.loading import check_base, list_checkpoints, read_base, variant_digest
 from densedpo.evaluation.paired import BASE
 from densedpo.evaluation.pool import Maker, plan
 from densedpo.evaluation.prompts import Prompt, prompts_digest, wording
@@ -74,7 +74,7 @@ def evaluate(
         for variant, maker in zip(variants, makers, strict=True)
     ]
     book = ScoreBook(scorer)
-    make_and_score(project, models, Loader(settings), recipe, book, shard)
+    make_and_score(project, models, settings, recipe, book, shard)
     if shard is not None and (left := count_missing(models, book)):
         say(f"shard {shard} is done; {left} videos of other shards are left")
         return {"name": name, "shard": str(shard), "videos": sum(len(model.videos) for model in models), "left": left}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 
-from densedpo.evaluation.loading import Loader
+from densedpo.config import Settings
+from densedpo.evaluation.loading import load_variant
 from densedpo.evaluation.paired import BASE
 from densedpo.evaluation.pool import Maker, publish
 from densedpo.evaluation.properties import PREFIX, PROPERTIES
@@ -49,7 +51,7 @@ class ModelVideos:
 def make_and_score(
     project: Project,
     models: Sequence[ModelVideos],
-    loader: Loader,
+    settings: Settings,
     recipe: SamplingRecipe,
     book: ScoreBook,
     shard: Shard | None,
@@ -64,7 +66,8 @@ def make_and_score(
                 remove_leftovers(place)
         mine = [batch for batch in model.batches if (shard or Shard()).takes(next(number))]
         name = model.variant.name
-        sample_missing(lambda v=model.variant: loader.load(v), mine, recipe, name, book.whole)  # type: ignore[misc]
+        load = partial(load_variant, model.variant, settings)
+        sample_missing(load, mine, recipe, name, book.whole)
         for video in track([video for batch in mine for video in batch], f"scoring {name}"):
             book.read(video, frozen=model.frozen(video))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densedpo.config import Settings, parse_settings
 from densedpo.errors import ConfigError, ModelError, ProjectError
-from densedpo.evaluation.loading import Loader
+from densedpo.evaluation.loading import load_variant
 from densedpo.evaluation.prompts import make_prompts
 from densedpo.evaluation.run import evaluate
 from densedpo.evaluation.scorers import FrameScorer, ScoreInfo
@@ -155,12 +155,11 @@ def test_no_model_is_loaded_where_all_samples_are_there(
 ) -> None:
     loaded: list[str] = []
 
-    def counted(self: Loader, variant: Variant) -> VideoModel:
+    def counted(variant: Variant, settings: Settings) -> VideoModel:
         loaded.append(variant.name)
-        return load(self, variant)
+        return load_variant(variant, settings)
 
-    load = Loader.load
-    monkeypatch.setattr(Loader, "load", counted)
+    monkeypatch.setattr("densedpo.evaluation.videos.load_variant", counted)
     first = run(tuned, tiny_model_folder, "tuned", steps=1, seeds=1)
     assert loaded == ["base", "tuned"]
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from densedpo.config import Settings, parse_settings
 from densedpo.errors import ConfigError, ModelError, ProjectError
 from densedpo.evaluation.controls import freeze
-from densedpo.evaluation.loading import Loader
+from densedpo.evaluation.loading import load_variant
 from densedpo.evaluation.prompts import make_prompts
 from densedpo.evaluation.run import evaluate
 from densedpo.evaluation.scorers import ScoreInfo
@@ -207,10 +207,10 @@ def test_every_checkpoint_is_a_point(
     assert found["curves"]["lines"][-1]["models"] == ["base", "long#step-1", "long#step-2", "long"]
     assert [model["step"] for model in found["models"]] == [None, None, 1, 2]
     # what a checkpoint loads as is what a run of that length saves
-    loader = Loader(settings_for(tiny_model_folder))
+    settings = settings_for(tiny_model_folder)
     point = project.run("long") / "checkpoints" / "step-2"
-    whole = lora_tensors(loader.load(Variant("short", "short", 1.0, None, project.run("short"))))
-    part = lora_tensors(loader.load(Variant("long#step-2", "long", 1.0, 2, point)))
+    whole = lora_tensors(load_variant(Variant("short", "short", 1.0, None, project.run("short")), settings))
+    part = lora_tensors(load_variant(Variant("long#step-2", "long", 1.0, 2, point), settings))
     assert whole.keys() == part.keys()
     assert all(torch.equal(whole[name], part[name]) for name in whole)
 
