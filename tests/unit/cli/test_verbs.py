@@ -84,6 +84,7 @@ def test_the_contract_on_drawn_clips(run: Run, tiny_model_folder: Path, tmp_path
     assert Path(found["train --method"]["lora"]).is_file()
     assert Path(found["sample --prompt"]["videos"][0]).is_file()
     assert "<html" in Path(found["report"]["report"]).read_text()
+    assert Path(found["report"]["report"]).is_absolute()
 
 
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the folder of real clips beside the project")
