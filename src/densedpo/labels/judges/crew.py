@@ -6,7 +6,6 @@ stores; labels/judges/run.py keeps what comes out.
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import sys
@@ -101,15 +100,17 @@ class Crew:
 
     def _gather(self) -> None:
         """Wait for what is done, and a little longer for more; new work is begun as soon as there is room."""
-        wait_s, until = None, math.inf
-        while self._reading or self._judging:
+        self._heed(self._inbox.get())
+        until = time.monotonic() + _GATHERED_S
+        while (self._reading or self._judging) and (left_s := until - time.monotonic()) > 0:
             try:
-                self._gathered += self._inbox.get(timeout=wait_s)()
+                self._heed(self._inbox.get(timeout=left_s))
             except queue.Empty:
                 return
-            self._begin()
-            until = min(until, time.monotonic() + _GATHERED_S)
-            wait_s = max(0.0, until - time.monotonic())
+
+    def _heed(self, finished: Callable[[], list[Done]]) -> None:
+        self._gathered += finished()
+        self._begin()
 
     def _taken(self) -> list[Done]:
         taken, self._gathered = self._gathered, []
