@@ -11,10 +11,10 @@ from densedpo.errors import MediaError
 from densedpo.labels.people.asks import Card
 from densedpo.labels.people.desk import Shape
 from densedpo.labels.people.proxies import PairProxies
-from densedpo.observe import track, warn
+from densedpo.observe import say, track, warn
 
 _REMEMBERED = 4096
-_AT_ONCE = 4  # pairs in the making: each holds its decoded videos in memory
+_AT_ONCE = 4  # pairs in the making: each holds its decoded videos in memory, and has two threads at work
 
 
 class Films:
@@ -26,7 +26,7 @@ class Films:
         self._pairs = pairs
         self._lock = threading.Lock()
         self._known: dict[str, Future[PairProxies]] = {}
-        self._makers = ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "copies")
+        self._makers = ThreadPoolExecutor(max(1, min(_AT_ONCE, (os.cpu_count() or 1) // 2)), "copies")
         self._ahead: threading.Thread | None = None
         self._closing = threading.Event()
 
@@ -53,7 +53,7 @@ class Films:
     def make_ahead(self) -> None:
         """Begin to make the copies of all pairs, behind a progress bar, while the page is served.
 
-        They go one by one, so whoever asks for a pair waits for no other. Pairs that cannot be shown are taken out.
+        They go one by one, so whoever asks for a pair waits for few others. Pairs that cannot be shown are taken out.
         """
         self._ahead = threading.Thread(target=self._make, name="copies ahead")
         self._ahead.start()
@@ -62,6 +62,8 @@ class Films:
         """Finish the copies in hand and make no others."""
         self._closing.set()
         if self._ahead is not None:
+            if self._ahead.is_alive():
+                say("finishing the copies in hand")
             self._ahead.join()
         self._makers.shutdown(cancel_futures=True)
 
