@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from densedpo.config import JudgeSettings
@@ -120,8 +120,14 @@ class VlmJudge:
 
     def _heard(self, asked: Sequence[tuple[Place, Question]]) -> list[Heard]:
         if self._many is not None:
-            replies = self._many.ask_all([question for _, question in asked])
-            return [Heard(*place, reply) for (place, _), reply in zip(asked, replies, strict=True)]
+            # where the sides are equal, both orders are one question
+            questions = {question.key: question for _, question in asked}
+            replies = dict(zip(questions, self._many.ask_all(list(questions.values())), strict=True))
+            heard = []
+            for place, question in asked:
+                heard.append(Heard(*place, replies[question.key]))
+                replies[question.key] = replace(replies[question.key], cost=0.0, calls=0, cached=True)
+            return heard
         heard = []
         for place, question in asked:
             heard.append(Heard(*place, self.answerer.ask(question)))
