@@ -328,3 +328,11 @@ def test_a_judge_that_believes_one_order_would_be_found_out(monkeypatch: pytest.
     monkeypatch.setattr(votes, "agreed", lambda given: given[0])
     with pytest.raises(AssertionError):
         test_a_judge_that_always_says_the_same_prefers_nothing.hypothesis.inner_test("first", 0.5, False)  # type: ignore[attr-defined]
+
+
+def test_equal_sides_are_asked_about_once() -> None:
+    double = Together(brighter)
+    said = VlmJudge(double, JudgeSettings()).judge(noise_pair(shift=0))
+    assert len(double.asked) == 1
+    assert (said.answer, said.calls, said.cached, said.cost) == ("tie", 1, 1, 0.25)
+    assert len(json.loads(said.raw)["asked"]) == 2
