@@ -208,7 +208,10 @@ async def media(
     if side is None:
         raise HTTPException(404, "no such video")
     # copies may be in the making: waiting for them holds no thread, and one who gives up does not stop them for others
-    copies = await asyncio.shield(asyncio.wrap_future(office.films.soon(claim.pair_id)))
+    try:
+        copies = await asyncio.shield(asyncio.wrap_future(office.films.soon(claim.pair_id)))
+    except asyncio.CancelledError:
+        return _problem(503, "the server is stopping")
     # the digest of a video would be the same for everybody, and so would tell
     tag = hashlib.sha256(f"{opaque}:{copies.sides[side].sha256}".encode()).hexdigest()[:32]
     return serve_file(copies.sides[side].path, tag, asked, known)
