@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from densedpo.labels.answers import AnswerEvent
 from densedpo.labels.people.desk import Shape
 from densedpo.labels.people.gate import Site
 from densedpo.labels.people.office import open_office
+from densedpo.labels.people.proxies import PairProxies, Proxy
 from densedpo.labels.people.serve import listen, server_config
 from densedpo.labels.queue import Claim, Queue
 from densedpo.labels.schema import claims, queue
@@ -114,7 +116,9 @@ def served(project: Project, port: int, naive: bool) -> Iterator[psutil.Process]
             database._prepare_sqlite = _default_journal
         office = open_office(project, parse_settings({"serve": {"gold_every": 0, "repeat_every": 0}}), prepare=False)
         office.desk._shape = lambda _pair: Shape(480, 832, None)
-        office.films.file = lambda pair_id, side: (film, "digest")  # type: ignore[method-assign]
+        made: Future[PairProxies] = Future()
+        made.set_result(PairProxies(24.0, 81, 480, 832, dict.fromkeys("ab", Proxy(film, "", FILM_BYTES, "")), ()))
+        office.films.soon = lambda pair_id: made  # type: ignore[method-assign]
         if naive:
             office.queue.__class__ = NaiveQueue
         uvicorn.Server(server_config(office, Site("127.0.0.1"))).run(sockets=[listen("127.0.0.1", port)])

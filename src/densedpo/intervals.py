@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from densedpo.keys import stream
 
 Z_95 = 1.959964  # 97.5 % of a standard normal lie below
+_DRAWN_AT_ONCE = 4_000_000  # numbers: some 100 MB, however many clusters there are
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def drawn_clusters(count: int, *, draws: int, seed: str) -> NDArray[np.float64]:
 def cluster_bootstrap(
     values: ArrayLike, clusters: ArrayLike, *, draws: int = 2000, seed: str = "", shares: bool = False
 ) -> Interval | None:
-    """Return the mean of ``values`` with a percentile bootstrap over whole clusters.
+    """Return the mean of ``values`` with a percentile bootstrap over whole clusters, widened for their number.
 
     Clusters (prompts, pairs) are what was sampled independently, so they are what is drawn again; seeds, segments and
     raters inside a cluster travel together.
@@ -83,7 +84,7 @@ def cluster_bootstrap(
 
     Returns:
         None where there are fewer than two clusters, the denominators sum to zero, or their sum has not the same sign
-        in all draws, so that the ratio is unbounded.
+        in all draws, so that the ratio is unbounded. Bounds of ``shares`` stay within 0 and 1.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim == 1:
@@ -100,9 +101,14 @@ def cluster_bootstrap(
     sums: NDArray[np.float64] = np.zeros((count, 2))
     np.add.at(sums, index, table)
     rng = stream("intervals", "bootstrap", seed, count)
-    drawn = sums[rng.integers(count, size=(draws, count))].sum(axis=1)
+    at_once = max(1, _DRAWN_AT_ONCE // count)
+    parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
+    drawn = np.concatenate([sums[rng.integers(count, size=(part, count))].sum(axis=1) for part in parts])
     drawn = drawn[drawn[:, 1] != 0]
     if len(drawn) == 0 or drawn[:, 1].min() < 0 < drawn[:, 1].max():
         return None
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    return Interval(float(table[:, 0].sum() / table[:, 1].sum()), float(low), float(high), count)
+    mean = table[:, 0].sum() / table[:, 1].sum()
+    low, high = mean + widening(count) * (np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]) - mean)
+    if shares:
+        low, high = max(0.0, low), min(1.0, high)
+    return Interval(float(mean), float(low), float(high), count)

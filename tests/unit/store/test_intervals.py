@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
+from densedpo import intervals
 from densedpo.intervals import cluster_bootstrap, wilson
 
 
@@ -27,9 +29,28 @@ def test_equal_numbers_that_are_no_shares_keep_their_bootstrap() -> None:
     assert found is not None and (found.low, found.high) == (0, 0)
 
 
-def test_mixed_shares_are_the_bootstrap() -> None:
+def test_mixed_shares_are_the_bootstrap_within_0_and_1() -> None:
     values, clusters = [1.0, 0.0, 1.0, 1.0], ["a", "b", "c", "d"]
-    assert cluster_bootstrap(values, clusters, shares=True) == cluster_bootstrap(values, clusters)
+    found, plain = cluster_bootstrap(values, clusters, shares=True), cluster_bootstrap(values, clusters)
+    assert found is not None and plain is not None
+    assert plain.low < 0 and plain.high > 1  # three of four: nearly nothing is known
+    assert (found.mean, found.low, found.high) == (plain.mean, 0, 1)
+
+
+@pytest.mark.parametrize("count", [12, 40, 200])
+def test_means_of_a_few_clusters_get_students_interval(count: int) -> None:
+    values = np.linspace(-1, 1, count)
+    found = cluster_bootstrap(values, np.arange(count), draws=20_000)
+    assert found is not None
+    half = float(stdtrit(count - 1, 0.975)) * values.std(ddof=1) / np.sqrt(count)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_many_clusters_are_drawn_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, clusters = np.linspace(0, 1, 90), np.arange(90) // 3
+    whole = cluster_bootstrap(values, clusters, draws=100)
+    monkeypatch.setattr(intervals, "_DRAWN_AT_ONCE", 7 * 30)
+    assert cluster_bootstrap(values, clusters, draws=100) == whole
 
 
 def test_negative_denominators() -> None:
