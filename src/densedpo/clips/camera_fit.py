@@ -111,7 +111,9 @@ class _Patches:
             change = self.change(motion)
             near = np.abs(change).mean(axis=1) < leniency * self._tolerance
             slopes, off = self._slopes[near].reshape(-1, 6), change[near].ravel()
-            more = np.linalg.lstsq((slopes.T @ slopes).astype(float), -(slopes.T @ off).astype(float), rcond=1e-6)[0]
+            normal = (slopes.T @ slopes).astype(np.float64)
+            ridge = 1e-6 * max(float(np.trace(normal)), 1.0) * np.eye(6)  # what the pictures leave open stays
+            more = np.linalg.solve(normal + ridge, -(slopes.T @ off).astype(np.float64))
             turn, shift = np.split(more.reshape(2, 3), [2], axis=1)
             turn = turn * self._scale
             motion = motion + np.hstack([turn, shift - turn @ self._middle[:, None]]).astype(np.float32)
@@ -136,7 +138,10 @@ def between_bars(before: Luma, after: Luma) -> Box:
 
     Bars are black in both pictures, as wide on one side as on the other, and not on all four.
     """
-    rows, columns = (_lit_span([luma.max(axis=across) > _BLACK_LEVEL for luma in (before, after)]) for across in (1, 0))
+    rows, columns = (
+        _lit_span([cv2.reduce(luma, across, cv2.REDUCE_MAX).ravel() > _BLACK_LEVEL for luma in (before, after)])
+        for across in (1, 0)
+    )
     whole = slice(0, before.shape[0]), slice(0, before.shape[1])
     return (rows, columns) if rows == whole[0] or columns == whole[1] else whole
 

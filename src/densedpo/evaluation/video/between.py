@@ -81,8 +81,9 @@ class Follower:
         matrix, _ = fit_camera(before, after, seen)
         box = between_bars(before, after)
         camera, camera_back = (_within(box, camera_flow(way, before.shape)) for way in (matrix, _inverse(matrix)))
-        leaving, unexplained = _moving(before, after, forward, camera, box)
-        arrived, _ = _moving(after, before, backward, camera_back, box)
+        brought = follow(after, forward), _carried(after, camera)
+        leaving, unexplained = _moving(before, *brought), _unexplained(before, *brought, _stays(camera, box))
+        arrived = _moving(after, follow(before, backward), _carried(before, camera_back))
         forward = over(camera, forward, leaving)
         backward = over(camera_back, backward, arrived)
         gap = forward + at_ends(backward, forward)
@@ -121,18 +122,24 @@ def _within(box: Box, flow: Map) -> Map:
     return found
 
 
-def _moving(before: Luma, after: Luma, flow: Map, camera: Map, box: Box) -> tuple[Places, float]:
-    """Return the places of ``before`` that move beside the camera, and the share of them that flow cannot explain."""
-    followed, carried = follow(after, flow), follow(after, camera) if camera.any() else after
+def _carried(after: Luma, camera: Map) -> Luma:
+    return follow(after, camera) if camera.any() else after
+
+
+def _moving(before: Luma, followed: Luma, carried: Luma) -> Places:
+    """Return the places of ``before`` that flow brings back (``followed``) better than the camera (``carried``)."""
     gain = smooth_change(before, carried, _FINE_PX) - smooth_change(before, followed, _FINE_PX)
-    stays = _stays(camera, box)
-    evidence = _filled(_without_grain(gain > STILL_LEVELS))
+    return _filled(_without_grain(gain > STILL_LEVELS))
+
+
+def _unexplained(before: Luma, followed: Luma, carried: Luma, stays: Places) -> float:
+    """Return the share of what changes beside the camera that flow cannot explain."""
     changed = _detail_change(before, carried, stays) > _UNEXPLAINED_LEVELS
     count = int(np.count_nonzero(changed))
     if count < _LEAST_CHANGED * changed.size:
-        return evidence, 0.0
+        return 0.0
     left = _detail_change(before, followed, stays) > _UNEXPLAINED_LEVELS
-    return evidence, float(np.count_nonzero(changed & left) / count)
+    return float(np.count_nonzero(changed & left) / count)
 
 
 def _stays(camera: Map, box: Box) -> Places:

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
 Scores = dict[str, float]
 
-VERSION = 3  # of the numbers of a video; stored scores of another version are made again
+VERSION = 4  # of the numbers of a video; stored scores of another version are made again
 OUT_OF_RANGE_TOLERANCE = 0.05
 FREEZE_S = 0.5
 _ENDS = 0.25  # of the video: drift is from its first quarter to its last
