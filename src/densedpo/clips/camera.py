@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.camera_fit import camera_flow, fit_camera, inside
+from densedpo.clips.camera_fit import between_bars, camera_flow, fit_camera, inside
 from densedpo.clips.flow import changed_places, flow_size, grey, resized, top_mean
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,8 @@ def motion(frames: NDArray[np.uint8], fps: float) -> Motion:
         flow = flow_of.calc(lumas[index], lumas[index + 1], None)  # type: ignore[call-overload]
         alive = changed_places(frames[index], frames[index + 1], size).astype(bool)
         flow[~alive] = 0  # the flow of a still, slightly noisy picture reads as motion
-        matrix, agreement = fit_camera(lumas[index], lumas[index + 1], flow)
+        pictures = lumas[index], lumas[index + 1]
+        matrix, agreement = fit_camera(*pictures, flow, between_bars(*pictures))
         camera = camera_flow(matrix, flow.shape)
         # where the camera moves but flow sees nothing change, there is nothing to follow either
         rest = np.where(alive[..., None], flow - camera, 0)

@@ -45,13 +45,13 @@ _LEAST_PICTURE = 0.4  # between them
 _LEAST_GAIN = 1.05  # a motion must explain more than standing still does, or noise would move the camera
 
 
-def fit_camera(before: Luma, after: Luma, flow: Map) -> tuple[Map, float]:
+def fit_camera(before: Luma, after: Luma, flow: Map, box: Box) -> tuple[Map, float]:
     """Return the camera's motion and the share of textured places that agree with it.
 
     The motion is an affine matrix [2, 3] that leads from a place (x, y, 1) of ``before`` to where the camera carries
-    it in ``after``; ``STILL`` where there is no telling. ``flow`` [h, w, 2] leads from ``before`` to ``after``.
+    it in ``after``; ``STILL`` where there is no telling. ``flow`` [h, w, 2] leads from ``before`` to ``after``, and
+    ``box`` is where the picture is (``between_bars``).
     """
-    box = between_bars(before, after)
     places = _textured_places(before, box)
     if len(places) < _MIN_PLACES:
         return STILL, 0.0
@@ -138,10 +138,7 @@ def between_bars(before: Luma, after: Luma) -> Box:
 
     Bars are black in both pictures, as wide on one side as on the other, and not on all four.
     """
-    rows, columns = (
-        _lit_span([cv2.reduce(luma, across, cv2.REDUCE_MAX).ravel() > _BLACK_LEVEL for luma in (before, after)])
-        for across in (1, 0)
-    )
+    rows, columns = (_lit_span([luma.max(axis=across) > _BLACK_LEVEL for luma in (before, after)]) for across in (1, 0))
     whole = slice(0, before.shape[0]), slice(0, before.shape[1])
     return (rows, columns) if rows == whole[0] or columns == whole[1] else whole
 

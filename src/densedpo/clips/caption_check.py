@@ -7,7 +7,6 @@ fails has said nothing: that is never taken for an answer.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from densedpo.config import FilterSettings
+from densedpo.config import FilterSettings, service_key
 from densedpo.errors import ConfigError
 from densedpo.keys import content_id
 from densedpo.observe import track
@@ -145,8 +144,7 @@ def _client(settings: FilterSettings) -> OpenAI:
         raise ConfigError(
             "filter.caption_endpoint: needs the package openai; run `pip install 'densedpo[judges]'`"
         ) from None
-    # services of one's own take any key, but the client insists on one
-    key = os.environ.get(settings.caption_key_variable) or "none"
+    key = service_key("filter.caption_key_variable", settings.caption_key_variable)
     return OpenAI(base_url=settings.caption_endpoint, api_key=key, timeout=settings.caption_timeout_s, max_retries=3)
 
 

@@ -22,7 +22,7 @@ Luma = NDArray[np.uint8]
 Places = NDArray[np.bool_]
 
 _FINEST_SCALE = 1  # half resolution: at a quarter, as the fast preset has it, small things read a fifth too slow
-_REFINEMENTS = 2  # five cost a quarter more time and change speeds by less than a hundredth
+_REFINEMENTS = 1  # none makes things move up to a hundredth slower, five cost a quarter more time for less than that
 _UNEXPLAINED_LEVELS = 8.0
 _LEAST_CHANGED = 2e-3
 _AROUND_PX = (31, 31)
@@ -78,8 +78,8 @@ class Follower:
             return _standing(before.shape)
         forward, backward = self._flow(before, after), self._flow(after, before)
         seen = cv2.copyTo(forward, near(changed)).astype(np.float32, copy=False)
-        matrix, _ = fit_camera(before, after, seen)
         box = between_bars(before, after)
+        matrix, _ = fit_camera(before, after, seen, box)
         camera, camera_back = (_within(box, camera_flow(way, before.shape)) for way in (matrix, _inverse(matrix)))
         brought = follow(after, forward), _carried(after, camera)
         leaving, unexplained = _moving(before, *brought), _unexplained(before, *brought, _stays(camera, box))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.clips.flow import STILL_LEVELS, Map, follow, grey, lengths, smooth_change, top_mean
+from densedpo.clips.flow import STILL_LEVELS, Map, follow, grey, lengths, scaled, smooth_change, top_mean
 from densedpo.clips.measure import flicker
 from densedpo.evaluation.video.between import Between, Places, over
 
@@ -86,14 +86,15 @@ def step(
     """
     # without a step before, ground that will be covered shows only by flow there and back that does not meet
     things = now.leaving & (now.consistent if last is None else last.arrived)
-    camera = now.camera * (per_px / seconds[0])
-    velocity = over(camera, _settled(now.forward, things) * (per_px / seconds[0]), things)
+    per_px_s = per_px / seconds[0]
+    camera = scaled(now.camera, per_px_s)
+    velocity = over(camera, scaled(_settled(now.forward, things), per_px_s), things)
     speed = lengths(velocity)
     slowest = SLOWEST_SHARE * min(length * px for length, px in zip(speed.shape[::-1], per_px, strict=True))
     acceleration = 0.0
     if last is not None:
         back_px_s = per_px / seconds[1]
-        came = over(last.camera_back * back_px_s, _settled(last.backward, things) * back_px_s, things)
+        came = over(scaled(last.camera_back, back_px_s), scaled(_settled(last.backward, things), back_px_s), things)
         acceleration = _mean(lengths(velocity + came)) / (sum(seconds) / 2)
     brought = follow(after.colour, now.forward)
     covered = int(np.count_nonzero(now.consistent))
@@ -122,13 +123,13 @@ def _repeats(before: Sight, after: Sight) -> bool:
 
 def _settled(flow: Map, things: Places) -> Map:
     """Return ``flow`` with the rim of each thing replaced by the mean of what is inside, nearby."""
-    inside = cv2.erode(things.view(np.uint8), _RIM).astype(np.float32)
+    inside = cv2.erode(things.view(np.uint8), _RIM)
     box = (4 * _RIM_PX + 1, 4 * _RIM_PX + 1)
-    weight = cv2.blur(inside, box)
+    weight = cv2.blur(inside.astype(np.float32), box)
     rim = things & (inside == 0) & (weight > 0)
     if not rim.any():
         return flow
-    nearby = cv2.blur(flow * inside[..., None], box)
+    nearby = cv2.blur(cv2.copyTo(flow, inside), box)
     settled = flow.copy()
     settled[rim] = nearby[rim] / weight[rim][:, None]
     return settled

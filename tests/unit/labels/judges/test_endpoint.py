@@ -79,9 +79,9 @@ def test_several_are_asked_at_once_as_far_as_allowed(opened: Open) -> None:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_what_breaks_is_sent_again(opened: Open, kind: str) -> None:
-    with FakeEndpoint(blind, {kind: 0.5}, hang_s=3.0, drip_s=0.05, retry_after_s=0.0) as fake:
+    with FakeEndpoint(blind, {kind: 0.5}, hang_s=6.0, drip_s=0.05, retry_after_s=0.0) as fake:
         late = kind in ("timeout", "drip")
-        endpoint = opened(fake, timeout_s=0.5 if late else 20.0, max_attempts=30)
+        endpoint = opened(fake, timeout_s=1.5 if late else 20.0, max_attempts=30)
         with ThreadPoolExecutor(8) as pool:
             replies = list(pool.map(endpoint.ask, map(question, range(8))))
         assert {reply.outcome for reply in replies} == {"ok"}
