@@ -66,7 +66,7 @@ def matches(
             reached = len(drawn) / (len(gaps) - 1)
             difference = bootstrap.around(float(gaps[0]), drawn) if reached >= _LEAST_DRAWS else None
             said = words(difference, better)
-            where = f"{100 * level:.0f} % of the base's" if along == "motion" else f"{level:+.3g} against the base"
+            where = f"{100 * level:.0f} % of the base's" if along == "motion" else f"{_plain(level)} against the base"
             than = "from" if said == "not told apart" else "than"
             sentence = f"At equal {along} ({where}) {first} is {said} {than} {second} in {value}."
             if difference is None:
@@ -84,3 +84,8 @@ def matches(
                 }
             )
     return found
+
+
+def _plain(value: float) -> str:
+    """Return ``value`` to two digits, without an exponent."""
+    return np.format_float_positional(value, precision=2, fractional=False, sign=True, trim="-")

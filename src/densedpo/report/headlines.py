@@ -83,7 +83,7 @@ def _drew(evaluation: Evaluation) -> str:
     variants = len(evaluation.models) - len(evaluation.main_models)
     names = listed(evaluation.main_models)
     models = f"{names} and {counted(variants, 'variant')} of other strength" if variants else names
-    unseen = "which no training saw, " if evaluation.held_out == prompts else ""
+    unseen = "which no pair of this project has, " if evaluation.held_out == prompts else ""
     seeds = counted(len(evaluation.summary["seeds"]), "seed")
     return f"{models} drew {counted(prompts, 'prompt')}, {unseen}with {seeds} a prompt, and every video was scored"
 
