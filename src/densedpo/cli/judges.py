@@ -164,11 +164,8 @@ def _seat(name: JudgeName, call: Call) -> Iterator[Judge]:
 
 @contextmanager
 def _spread(name: JudgeName, call: Call, actors: int) -> Iterator[Seated]:
-    from densedpo.errors import ConfigError
     from densedpo.scale.judging import RayJudge
 
-    if name is JudgeName.vlm:
-        raise ConfigError("--engine ray: a service is asked by one process; raise judge.parallel instead")
     with RayJudge(partial(_seat, name, call), actors) as judge:
         yield Seated(judge)
 
@@ -211,6 +208,7 @@ def label_judge(
 
     local: a vision-language model in this process (Qwen-VL); needs --model, a folder or hub name.
     """
+    from densedpo.errors import ConfigError
     from densedpo.labels.judges.estimate import estimate as estimate_of
     from densedpo.labels.judges.ledger import Prices
     from densedpo.labels.judges.run import JudgeSummary, plan_judging
@@ -221,6 +219,8 @@ def label_judge(
     label, settings = call.settings.label, call.settings.judge
     part = parse_shard(shard) if shard else Shard()
     how: dict[str, Any] = {"force": force, "alike_below": label.alike_below, "ask": settings.ask, "shard": part}
+    if engine is Engine.ray and judge is JudgeName.vlm:
+        raise ConfigError("--engine ray: a service is asked by one process; raise judge.parallel instead")
     call.project.need(call.project.pairs_table, "densedpo pairs make")  # before anything is opened or started
     with JUDGES[judge](call) if engine is Engine.here else _spread(judge, call, actors) as seated:
         plan = plan_judging(call.project, seated.judge, label.segment_s, **how)

@@ -78,7 +78,7 @@ def load_prompts(path: Path) -> list[Prompt]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such prompt file; give a {_KINDS} file")
     if path.suffix.lower() in ROW_SUFFIXES:
-        texts = [_pick(row, f"{path}, line {line}") for line, row in read_rows(path)]
+        texts = [_pick(row, f"{path}, line {line}") for line, row in _rows(path)]
     else:
         try:
             text = path.read_text(encoding="utf-8-sig")
@@ -98,6 +98,13 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
     return content_id("prompts", [prompt.text for prompt in prompts])
 
 
+def _rows(path: Path) -> list[tuple[int, Any]]:
+    rows = read_rows(path)
+    if path.suffix.lower() != ".parquet":
+        return rows  # None is a CSV's row that was cut short, or a null that somebody wrote: to be looked at
+    return [(line, {name: "" if cell is None else cell for name, cell in row.items()}) for line, row in rows]
+
+
 def _of_json(text: str, path: Path) -> list[str]:
     try:
         value = json.loads(text)
@@ -115,9 +122,9 @@ def _pick(row: Any, where: str) -> str:
         return row
     if not isinstance(row, Mapping):
         raise ConfigError(f"{where}: expected a prompt, or an object with one")
-    found = next((row[name] for name in COLUMNS if name in row), 0)
-    if not isinstance(found, str | None):
+    found = next((row[name] for name in COLUMNS if name in row), None)
+    if not isinstance(found, str):
         columns = ", ".join(repr(name) for name in row)
         others = ", ".join(COLUMNS[1:])
         raise ConfigError(f"{where}: no column named prompt (nor {others}) with a text in it; there are {columns}")
-    return found or ""
+    return found

@@ -65,6 +65,7 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
         ("p.json", '[{"prompt": 3}]', "no column named prompt"),
         ("p.json", "[" * 200_000, "JSON"),
         ("p.jsonl", '"a"\n{"prompt": "b"}\nx', "line 3"),
+        ("p.csv", "n,prompt\n1,a cat\n3\n", "line 3: no column named prompt"),
         ("p.csv", "Prompts;id\na cat;1\n", "line 2: no column named prompt .* there are 'Prompts;id'"),
     ],
 )
@@ -78,7 +79,7 @@ def test_what_is_no_prompt_file_is_named(tmp_path: Path, name: str, text: str, w
 def test_files_of_other_programs_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": ["a cat", None, "ein Fluß 物"]}), tmp_path / "p.parquet")
     assert load_prompts(tmp_path / "p.parquet") == make_prompts(["a cat", "ein Fluß 物"])
-    (tmp_path / "p.CSV").write_text('n,prompt\r\n1,"a cat,\r\nrunning"\r\n2,\r\n3\r\n', newline="")
+    (tmp_path / "p.CSV").write_text('n,prompt\r\n1,"a cat,\r\nrunning"\r\n2,\r\n', newline="")
     assert [prompt.text for prompt in load_prompts(tmp_path / "p.CSV")] == ["a cat, running"]
     # half a character, as some programs cut long texts
     (tmp_path / "p.json").write_text('["a cat \\ud83d", "a\\u0000dog"]')
