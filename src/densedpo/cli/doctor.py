@@ -59,7 +59,7 @@ def examine_environment(settings: Settings) -> dict[str, Any]:
     for problem in problems:
         warn(problem)
     if not problems:
-        say("nothing is missing")
+        say("no problem found")
     return {
         "densedpo": __version__,
         "python": platform.python_version(),
